@@ -1,0 +1,126 @@
+//! The values that every initializer can load without making them.
+//!
+//! Both tables are part of the format: an image carries [`VERSION`], and an entry never changes its place. The names
+//! are those that save the most bytes over the standard library and five large packages, tests left out, counted per
+//! module as bytes of the name's marshal form less the two of LOAD_COMMON_NAME.
+
+/// The version of both tables. A change of either is a new version.
+pub const VERSION: u8 = 1;
+
+/// What LOAD_COMMON_CONST can push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommonConst {
+    /// `None`.
+    None,
+    /// `True`.
+    True,
+    /// `False`.
+    False,
+    /// `Ellipsis`.
+    Ellipsis,
+    /// `''`.
+    EmptyStr,
+    /// `()`.
+    EmptyTuple,
+    /// `b''`.
+    EmptyBytes,
+    /// `frozenset()`.
+    EmptyFrozenSet,
+    /// `-1`.
+    MinusOne,
+    /// The class `StopIteration`.
+    StopIteration,
+}
+
+/// LOAD_COMMON_CONST's operands, in order, with how a listing spells them.
+pub const CONSTS: [(CommonConst, &str); 10] = [
+    (CommonConst::None, "None"),
+    (CommonConst::True, "True"),
+    (CommonConst::False, "False"),
+    (CommonConst::Ellipsis, "Ellipsis"),
+    (CommonConst::EmptyStr, "''"),
+    (CommonConst::EmptyTuple, "()"),
+    (CommonConst::EmptyBytes, "b''"),
+    (CommonConst::EmptyFrozenSet, "frozenset()"),
+    (CommonConst::MinusOne, "-1"),
+    (CommonConst::StopIteration, "StopIteration"),
+];
+
+/// LOAD_COMMON_NAME's operands, in order: interned str.
+#[rustfmt::skip]
+pub const NAMES: [&str; 256] = [
+    "__static_attributes__", "__firstlineno__", "<module>", "__qualname__", "__module__", "__name__",
+    "__doc__", "isinstance", "__init__", "__class__", "self", "ValueError", "__classcell__",
+    "NotImplementedError", "<genexpr>", "append", "name", "__all__", "TypeError", "property", "args", "len",
+    "classmethod", "AttributeError", "__annotations__", "annotations", "kwargs", "getattr", "<lambda>",
+    "super", "value", "str", "hasattr", "list", "enumerate", "range", "join", "startswith", "tuple",
+    "Exception", "__future__", "return", "items", "result", "__repr__", "default", "type", "get", "int",
+    "TYPE_CHECKING", "update", "replace", "format", "ImportError", "collections", "cls", "extend",
+    "connection", "Whitespace", "Comment", "__new__", "filenames", "Operator", ".0", "set", "options",
+    "Integer", "KeyError", "bool", "Keyword", "split", "values", "String", "index", "staticmethod", "key",
+    "functools", "Number", "typing", "Function", "__getitem__", "__str__", "dict", "sorted", "Optional",
+    "decode", "settings", "__slots__", "aliases", "pop", "other", "__main__", "encode", "compile", "func",
+    "itertools", "NotImplemented", "match", "start", "expr", "text", "object", "base", "setdefault", "errors",
+    "remove", "tokens", "path", "Name", "lower", "include", "Symbol", "i", "arg", "Variable", "root", "print",
+    "RuntimeError", "close", "__iter__", "add", "mimetypes", "cached_property", "function", "encoding", "sys",
+    "warnings", "__dict__", "obj", "Tuple", "endswith", "copy", "re", "__eq__", "reversed", "string", "parent",
+    "x", "write", "__call__", "register", "context", "symbols", "insert", "Callable", "Constant", "all",
+    "suffix", "Text", "prefix", "defaultdict", "_", "data", "filename", "intersection", "reverse",
+    "IndexError", "Iterable", "__contains__", "frozenset", "issubclass", "map", "keys", "Union", "zip",
+    "strict", "Float", "count", "url", "Type", "message", "max", "OSError", "operator", "float", "any",
+    "params", "expand", "words", "callable", "collections.abc", "Any", "__hash__", "group", "types", "s",
+    "import_module", "exp", "util", "Generic", "expression", "Literal", "Error", "line", "a", "min", "clear",
+    "open", "field", "strip", "n", "Namespace", "description", "evaluate", "flags", "sqrt", "codecs", "search",
+    "length", "setattr", "input", "version", "os", "target", "exc", "repr", "delete", "time", "inspect", "end",
+    "filter", "Sequence", "StopIteration", "label", "error", "None", "read", "msg", "state", "difference",
+    "datetime", "S", "warn", "is_integer", "__getattr__", "c", "is_number", "domain", "next", "Rational",
+    "TypeVar", "size", "DeprecationWarning", "subs", "bytes", "item", "Attribute", "request", "k", "exists",
+    "f", "cursor", "instance", "file", "execute", "shape",
+];
+
+impl CommonConst {
+    /// The operand of LOAD_COMMON_CONST.
+    pub fn operand(self) -> u32 {
+        self as u32
+    }
+}
+
+/// The operand of LOAD_COMMON_NAME for a name, if it has one.
+pub(crate) fn name_operand(name: &[u8]) -> Option<u32> {
+    use std::collections::HashMap;
+    use std::sync::LazyLock;
+    static OPERANDS: LazyLock<HashMap<&'static [u8], u32, foldhash::fast::FixedState>> =
+        LazyLock::new(|| (0..).zip(NAMES).map(|(operand, name)| (name.as_bytes(), operand)).collect());
+    OPERANDS.get(name).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_stand_at_their_operands() {
+        for (at, (constant, _)) in CONSTS.iter().enumerate() {
+            assert_eq!(constant.operand() as usize, at);
+        }
+    }
+
+    #[test]
+    fn names_are_found_at_their_operands() {
+        for (at, name) in NAMES.iter().enumerate() {
+            assert_eq!(name_operand(name.as_bytes()), Some(at as u32), "{name} stands twice");
+        }
+        assert_eq!(name_operand(b"rehydrate"), None);
+    }
+
+    /// Images outlive builds: a change here needs a new [`VERSION`].
+    #[test]
+    fn version_1_of_the_names_is_fixed() {
+        let sum = NAMES.join("\n").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+            (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        assert_eq!((VERSION, sum), (1, FINGERPRINT));
+    }
+
+    const FINGERPRINT: u64 = 0xf803_6b6a_e842_6990;
+}

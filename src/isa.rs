@@ -1,0 +1,412 @@
+//! The instruction set, declared once.
+//!
+//! Every instruction is two bytes, an opcode and an oparg, as in CPython's wordcode; EXTENDED_ARG puts eight more bits
+//! above the next oparg, at most three times. From the one table below come the opcodes, the encoder, the decoder, the
+//! mnemonics, the stack effects, the listing and its assembler, `rehydrate isa`, the table of DESIGN.md and the C
+//! header. Only the meaning (the virtual machine) and the lowering (the emitter) match on opcodes by hand.
+//!
+//! Sources: faster-cpython/ideas issues 566 and 609; CPython `Python/bytecodes.c` for the stock instructions.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A part of an image's binary data. Each is read front to back, by one cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Interned str, in UTF-8.
+    Names,
+    /// Other str, in UTF-8.
+    Strings,
+    /// bytes constants.
+    Bytes,
+    /// Floats and ints.
+    Numbers,
+    /// The numbers of code objects and the lengths of their tables.
+    Counts,
+    /// Bytecode.
+    Bytecode,
+    /// Line tables.
+    LineTables,
+    /// Exception tables.
+    ExceptionTables,
+    /// Kinds of local variables.
+    Kinds,
+}
+
+impl Section {
+    /// All, in the order of the image.
+    pub const ALL: [Self; 9] = [
+        Self::Names,
+        Self::Strings,
+        Self::Bytes,
+        Self::Numbers,
+        Self::Counts,
+        Self::Bytecode,
+        Self::LineTables,
+        Self::ExceptionTables,
+        Self::Kinds,
+    ];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Names => "names",
+            Self::Strings => "strings",
+            Self::Bytes => "bytes",
+            Self::Numbers => "numbers",
+            Self::Counts => "counts",
+            Self::Bytecode => "bytecode",
+            Self::LineTables => "line tables",
+            Self::ExceptionTables => "exception tables",
+            Self::Kinds => "kinds",
+        }
+    }
+}
+
+/// What an oparg says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oparg {
+    /// Nothing: it is 0.
+    Unused,
+    /// Bits above the next oparg.
+    High,
+    /// The int itself, 0 to 255.
+    Int,
+    /// An entry of [`crate::common::CONSTS`].
+    CommonConst,
+    /// An entry of [`crate::common::NAMES`].
+    CommonName,
+    /// A stack slot, 0 the bottom.
+    Slot,
+    /// A distance from the top of the stack, 1 the top.
+    Depth,
+    /// Bytes taken from the section.
+    Length(Section),
+    /// Values taken from the stack.
+    Count,
+    /// Pairs of values taken from the stack.
+    Pairs,
+    /// An entry of [`Intrinsic::ALL`].
+    Intrinsic,
+}
+
+/// What an instruction takes from the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pops {
+    /// So many values.
+    Fixed(u32),
+    /// So many for each unit of the oparg.
+    PerOparg(u32),
+    /// What the version's MAKE_CODE takes.
+    Code,
+}
+
+/// Where an instruction comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// CPython has it, with this meaning.
+    Stock,
+    /// faster-cpython/ideas issue 566 names it.
+    Issue566,
+    /// Ours.
+    Own,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Info {
+    /// The opcode.
+    pub op: Op,
+    /// The mnemonic. MAKE_STRING stands for four opcodes: see [`Info::text`].
+    pub mnemonic: &'static str,
+    /// What the oparg says.
+    pub oparg: Oparg,
+    /// What it takes from the stack.
+    pub pops: Pops,
+    /// How many values it pushes.
+    pub pushes: u32,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// For MAKE_STRING: whether the text is beyond ASCII, and whether it is interned.
+    pub text: Option<TextClass>,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// Which of its four opcodes MAKE_STRING has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextClass {
+    /// Not all ASCII.
+    pub wide: bool,
+    /// Interned by CPython.
+    pub interned: bool,
+}
+
+/// This becomes this:
+///
+/// ```text
+/// 0x10 BuildTuple "BUILD_TUPLE" (Count) Pops::PerOparg(1) => 1, Stock, "Pushes a tuple of them, deepest first";
+/// ```
+///
+/// `Op::BuildTuple = 0x10`, and a row of `TABLE`.
+macro_rules! instructions {
+    ($($code:literal $op:ident $mnemonic:literal ($oparg:expr) $pops:expr => $pushes:literal,
+       $origin:ident, $($text:ident)? $meaning:literal;)*) => {
+        /// An opcode. The bytes are part of the format: images outlive builds.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Op { $(#[doc = $meaning] $op = $code,)* }
+
+        impl Op {
+            /// The opcode of a byte.
+            #[inline]
+            pub fn new(byte: u8) -> Option<Self> {
+                match byte { $($code => Some(Self::$op),)* _ => None }
+            }
+
+            /// Its row of the table.
+            pub fn info(self) -> &'static Info {
+                match self {
+                    $(Self::$op => const {
+                        &Info {
+                            op: Op::$op,
+                            mnemonic: $mnemonic,
+                            oparg: $oparg,
+                            pops: $pops,
+                            pushes: $pushes,
+                            origin: Origin::$origin,
+                            text: instructions!(@text $($text)?),
+                            meaning: $meaning,
+                        }
+                    },)*
+                }
+            }
+        }
+
+        /// Every opcode, in the order of the bytes.
+        pub const OPS: &[Op] = &[$(Op::$op),*];
+    };
+    (@text) => { None };
+    (@text ascii) => { Some(TextClass { wide: false, interned: false }) };
+    (@text utf8) => { Some(TextClass { wide: true, interned: false }) };
+    (@text interned) => { Some(TextClass { wide: false, interned: true }) };
+    (@text interned_utf8) => { Some(TextClass { wide: true, interned: true }) };
+}
+
+instructions! {
+    0x01 ExtendedArg "EXTENDED_ARG" (Oparg::High) Pops::Fixed(0) => 0, Stock,
+        "Puts eight more bits above the next oparg";
+    0x02 LoadInt "LOAD_INT" (Oparg::Int) Pops::Fixed(0) => 1, Issue566,
+        "Pushes a small int";
+    0x03 LoadCommonConst "LOAD_COMMON_CONST" (Oparg::CommonConst) Pops::Fixed(0) => 1, Issue566,
+        "Pushes a common constant";
+    0x04 LoadCommonName "LOAD_COMMON_NAME" (Oparg::CommonName) Pops::Fixed(0) => 1, Issue566,
+        "Pushes a common name, interned";
+    0x05 LoadFast "LOAD_FAST" (Oparg::Slot) Pops::Fixed(0) => 1, Stock,
+        "Pushes the value of a stack slot: without local variables, the stack begins at slot 0";
+    0x06 Copy "COPY" (Oparg::Depth) Pops::Fixed(0) => 1, Stock,
+        "Pushes the value at a distance from the top";
+    0x08 MakeString "MAKE_STRING" (Oparg::Length(Section::Strings)) Pops::Fixed(0) => 1, Issue566,
+        ascii "Pushes a str of ASCII";
+    0x09 MakeStringUtf8 "MAKE_STRING" (Oparg::Length(Section::Strings)) Pops::Fixed(0) => 1, Issue566,
+        utf8 "Pushes a str of UTF-8 with surrogates, not all ASCII";
+    0x0a MakeStringInterned "MAKE_STRING" (Oparg::Length(Section::Names)) Pops::Fixed(0) => 1, Issue566,
+        interned "Pushes an interned str of ASCII";
+    0x0b MakeStringInternedUtf8 "MAKE_STRING" (Oparg::Length(Section::Names)) Pops::Fixed(0) => 1, Issue566,
+        interned_utf8 "Pushes an interned str of UTF-8 with surrogates, not all ASCII";
+    0x0c MakeBytes "MAKE_BYTES" (Oparg::Length(Section::Bytes)) Pops::Fixed(0) => 1, Issue566,
+        "Pushes bytes";
+    0x0d MakeFloat "MAKE_FLOAT" (Oparg::Unused) Pops::Fixed(0) => 1, Issue566,
+        "Pushes a float of 8 bytes, IEEE 754, little-endian";
+    0x0e MakeLong "MAKE_LONG" (Oparg::Length(Section::Numbers)) Pops::Fixed(0) => 1, Issue566,
+        "Pushes an int of bytes, two's complement, little-endian, the fewest that hold it";
+    0x10 BuildTuple "BUILD_TUPLE" (Oparg::Count) Pops::PerOparg(1) => 1, Stock,
+        "Pushes a tuple of its operands, deepest first";
+    0x11 BuildList "BUILD_LIST" (Oparg::Count) Pops::PerOparg(1) => 1, Stock,
+        "Pushes a list of its operands, deepest first";
+    0x12 BuildSet "BUILD_SET" (Oparg::Count) Pops::PerOparg(1) => 1, Stock,
+        "Pushes a set, its operands added deepest first";
+    0x13 BuildMap "BUILD_MAP" (Oparg::Pairs) Pops::PerOparg(2) => 1, Stock,
+        "Pushes a dict of key, value, key, value, ..., deepest first";
+    0x14 BuildSlice "BUILD_SLICE" (Oparg::Count) Pops::PerOparg(1) => 1, Stock,
+        "Pushes a slice of start, stop and step; its oparg is 3";
+    0x15 ListAppend "LIST_APPEND" (Oparg::Depth) Pops::Fixed(1) => 0, Stock,
+        "Appends the top to the list at a distance from the top below it";
+    0x16 MapAdd "MAP_ADD" (Oparg::Depth) Pops::Fixed(2) => 0, Stock,
+        "Adds a key and the value above it to the dict at a distance from the top below them";
+    0x18 CallIntrinsic1 "CALL_INTRINSIC_1" (Oparg::Intrinsic) Pops::Fixed(1) => 1, Stock,
+        "Pushes what an intrinsic function makes of one value";
+    0x19 CallIntrinsic2 "CALL_INTRINSIC_2" (Oparg::Intrinsic) Pops::Fixed(2) => 1, Stock,
+        "Pushes what an intrinsic function makes of two values";
+    0x1a MakeCode "MAKE_CODE" (Oparg::Unused) Pops::Code => 1, Issue566,
+        "Pushes a code object of names, constants, tuples of variable names, name, qualname and filename";
+    0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
+        "Ends with the top as the result; what lies below is dropped";
+    0x1f StartCode "START_CODE" (Oparg::Unused) Pops::Fixed(1) => 0, Issue566,
+        "Ends by executing the code object on top as the module's code";
+}
+
+/// A function of CALL_INTRINSIC_1 or CALL_INTRINSIC_2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intrinsic {
+    /// A complex of its real and imaginary part, two floats.
+    MakeComplex,
+    /// A frozenset of a tuple, its items added in order.
+    MakeFrozenSet,
+    /// A frozendict of a dict that nothing else holds.
+    MakeFrozenDict,
+}
+
+impl Intrinsic {
+    /// All, at their operands.
+    pub const ALL: [Self; 3] = [Self::MakeComplex, Self::MakeFrozenSet, Self::MakeFrozenDict];
+
+    /// The operand.
+    pub fn operand(self) -> u32 {
+        self as u32
+    }
+
+    /// What a listing calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MakeComplex => "make_complex",
+            Self::MakeFrozenSet => "make_frozenset",
+            Self::MakeFrozenDict => "make_frozendict",
+        }
+    }
+
+    /// The instruction that calls it.
+    pub fn op(self) -> Op {
+        match self {
+            Self::MakeComplex => Op::CallIntrinsic2,
+            Self::MakeFrozenSet | Self::MakeFrozenDict => Op::CallIntrinsic1,
+        }
+    }
+}
+
+/// An instruction, its EXTENDED_ARGs folded into its operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// The opcode.
+    pub op: Op,
+    /// The oparg.
+    pub oparg: u32,
+}
+
+impl Instruction {
+    /// Bytes that it takes, EXTENDED_ARGs included.
+    #[inline]
+    pub fn len(op_arg: u32) -> usize {
+        match op_arg {
+            0..0x100 => 2,
+            0x100..0x1_0000 => 4,
+            0x1_0000..0x100_0000 => 6,
+            _ => 8,
+        }
+    }
+
+    /// Appends its bytes.
+    #[inline]
+    pub fn encode(self, out: &mut Vec<u8>) {
+        let [low, high @ ..] = self.oparg.to_le_bytes();
+        let extended = Self::len(self.oparg) / 2 - 1;
+        for byte in high[..extended].iter().rev() {
+            out.extend_from_slice(&[Op::ExtendedArg as u8, *byte]);
+        }
+        out.extend_from_slice(&[self.op as u8, low]);
+    }
+
+    /// Reads the instruction at `at`, and where the next one begins.
+    ///
+    /// # Errors
+    /// An unknown opcode, a lone byte, an EXTENDED_ARG that is needless, one too many, or the last.
+    #[inline]
+    pub fn decode(instructions: &[u8], at: usize) -> Result<(Self, usize)> {
+        if let Some(&[byte, oparg]) = instructions.get(at..at + 2)
+            && let Some(op) = Op::new(byte)
+            && op != Op::ExtendedArg
+        {
+            return Ok((Self { op, oparg: u32::from(oparg) }, at + 2));
+        }
+        Self::decode_extended(instructions, at)
+    }
+
+    #[cold]
+    fn decode_extended(instructions: &[u8], start: usize) -> Result<(Self, usize)> {
+        let bad = |why| {
+            Err(Error::at(ErrorKind::BadOperand { mnemonic: "EXTENDED_ARG", operand: 0, why }, start))
+        };
+        let (mut at, mut high) = (start, 0u32);
+        loop {
+            let &[byte, oparg] = match instructions.get(at..) {
+                Some([byte, oparg, ..]) => &[*byte, *oparg],
+                Some([_]) => return Err(Error::at(ErrorKind::BadEnd("the instructions end inside one"), at)),
+                _ if at > start => return bad("stands at the end"),
+                _ => return Err(Error::at(ErrorKind::BadEnd("the instructions end without RETURN_VALUE"), at)),
+            };
+            let Some(op) = Op::new(byte) else {
+                return Err(Error::at(ErrorKind::UnknownOpcode(byte), at));
+            };
+            at += 2;
+            if op != Op::ExtendedArg {
+                return Ok((Self { op, oparg: high << 8 | u32::from(oparg) }, at));
+            }
+            if oparg == 0 && high == 0 {
+                return bad("is needless");
+            }
+            if high > 0xffff {
+                return bad("stands four times in a row");
+            }
+            high = high << 8 | u32::from(oparg);
+        }
+    }
+}
+
+/// The most values on the stack, or in one instruction: what 32-bit positions and CPython's int can count.
+pub const MAX_OPARG: u32 = i32::MAX as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_decodes_to_what_was_encoded() {
+        for &op in OPS.iter().filter(|op| **op != Op::ExtendedArg) {
+            for oparg in [0, 1, 255, 256, 65535, 65536, 0xff_ffff, 0x100_0000, u32::MAX] {
+                let mut bytes = Vec::new();
+                Instruction { op, oparg }.encode(&mut bytes);
+                assert_eq!(bytes.len(), Instruction::len(oparg));
+                assert_eq!(
+                    Instruction::decode(&bytes, 0).unwrap(),
+                    (Instruction { op, oparg }, bytes.len())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn opcodes_are_their_bytes() {
+        let mut seen = 0;
+        for byte in 0..=255 {
+            if let Some(op) = Op::new(byte) {
+                assert_eq!(op as u8, byte);
+                assert_eq!(op.info().op, op);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, OPS.len());
+    }
+
+    #[test]
+    fn extended_arg_has_one_spelling() {
+        let said = |bytes: &[u8]| Instruction::decode(bytes, 0).unwrap_err().to_string();
+        assert_eq!(said(&[1, 0, 2, 5]), "EXTENDED_ARG 0: is needless (at byte 0x0)");
+        assert_eq!(said(&[1, 1]), "EXTENDED_ARG 0: stands at the end (at byte 0x0)");
+        assert_eq!(
+            said(&[1, 1, 1, 1, 1, 1, 1, 1, 2, 5]),
+            "EXTENDED_ARG 0: stands four times in a row (at byte 0x0)"
+        );
+        assert_eq!(said(&[0xee, 0]), "unknown opcode 0xee (at byte 0x0)");
+        assert_eq!(said(&[2]), "the instructions end inside one (at byte 0x0)");
+        assert_eq!(said(&[]), "the instructions end without RETURN_VALUE (at byte 0x0)");
+    }
+}

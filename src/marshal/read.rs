@@ -1,0 +1,594 @@
+//! Reads a marshal dump, losing nothing.
+//!
+//! Invariants:
+//! - What CPython's `marshal.loads` accepts is read; what it refuses is refused, with the place and the reason. (One
+//!   exception is accepted: a set or dict whose key is an unfinished tuple, which crashes CPython.)
+//! - No recursion, and no allocation beyond a fixed multiple of the input: every item that a container claims needs a
+//!   byte of its own among those left.
+//! - Objects take their ids in the order of their type bytes; a reference takes the id of what it refers to.
+//!
+//! Source: CPython `Python/marshal.c`, `r_object`, of each version.
+
+use num_bigint::{BigInt, Sign};
+
+use super::{FLAG_REF, MAX_DEPTH, TypeCode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::heap::{Code, CodeId, Heap, Items, Object, ObjectId, Str, fixed};
+use crate::python::{Field, FieldKind, Python};
+
+/// A marshal dump as it was read.
+#[derive(Debug, Clone)]
+pub struct Dump<'a> {
+    /// The objects.
+    pub heap: Heap<'a>,
+    /// The top-level object.
+    pub root: ObjectId,
+    /// How they were written.
+    pub transcript: Transcript<'a>,
+    /// Bytes of the input that the object takes; what follows is ignored by CPython and kept by us.
+    pub len: usize,
+    /// What follows the object.
+    pub trailing: &'a [u8],
+}
+
+/// What the objects alone do not know: how each was written.
+#[derive(Debug, Clone, Default)]
+pub struct Transcript<'a> {
+    /// The type bytes, in the order of the file.
+    pub(crate) types: Vec<u8>,
+    /// The index of each reference, in the order of the file.
+    pub(crate) refs: Vec<u32>,
+    /// The text of each text float, in the order of the file.
+    pub(crate) texts: Vec<&'a [u8]>,
+}
+
+/// Reads the dump of a Python version from the front of `input`.
+///
+/// # Errors
+/// What `marshal.loads` refuses, with the byte and the path of the object; and inputs of 2 GiB and more.
+pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
+    if i32::try_from(input.len()).is_err() {
+        return Err(ErrorKind::TooLarge.into());
+    }
+    let mut heap = Heap::new(python);
+    // Measured on standard libraries: an object takes 60 bytes, an item 27.
+    heap.reserve(input.len() / 48 + 8, input.len() / 32 + 8);
+    let mut reader = Reader {
+        input,
+        at: 0,
+        heap,
+        layout: &python.layout().fields,
+        frames: Vec::new(),
+        pairs: Vec::new(),
+        claimed: 0,
+        refs: Vec::with_capacity(input.len() / 64),
+        transcript: Transcript {
+            types: Vec::with_capacity(input.len() / 24 + 8),
+            refs: Vec::with_capacity(input.len() / 48),
+            texts: Vec::new(),
+        },
+        hashable: Vec::new(),
+    };
+    let root = reader.run()?;
+    let (len, trailing) = (reader.at, &input[reader.at..]);
+    Ok(Dump { heap: reader.heap, root, transcript: reader.transcript, len, trailing })
+}
+
+/// An object whose items are being read.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    id: ObjectId,
+    /// Where to enter `id` in the references once complete, for the types that cannot refer to themselves.
+    late_ref: Option<u32>,
+    at: usize,
+    rest: Rest,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Rest {
+    /// Items from `next` to `end` of the heap's are still to come.
+    Items { next: u32, items: Items },
+    /// Keys and values stand in `pairs` from `start` on.
+    Pairs { start: usize },
+    /// The next field of the layout.
+    Fields { code: CodeId, next: usize },
+}
+
+struct Reader<'a> {
+    input: &'a [u8],
+    at: usize,
+    heap: Heap<'a>,
+    layout: &'static [Field],
+    frames: Vec<Frame>,
+    /// Keys and values of the dicts that are open.
+    pairs: Vec<ObjectId>,
+    /// Items that open containers still wait for; each needs a byte.
+    claimed: usize,
+    /// `None`: reserved by an object that is not complete.
+    refs: Vec<Option<ObjectId>>,
+    transcript: Transcript<'a>,
+    /// By object: already found to be hashable. Empty until the first compound key.
+    hashable: Vec<bool>,
+}
+
+impl<'a> Reader<'a> {
+    fn run(&mut self) -> Result<ObjectId> {
+        loop {
+            let Some(mut value) = self.object()? else { continue };
+            // Deliver it; what it completes is delivered in turn.
+            loop {
+                let Some(frame) = self.frames.last_mut() else { return Ok(value) };
+                match &mut frame.rest {
+                    Rest::Items { next, items } => {
+                        let at = *next;
+                        *next += 1;
+                        let last = *next == items.start + items.len;
+                        self.claimed -= 1;
+                        self.heap.set_item(at, value);
+                        if matches!(self.heap[frame.id], Object::Set(_) | Object::FrozenSet(_)) {
+                            self.check_hashable(value, "a set item")?;
+                        }
+                        if !last {
+                            break;
+                        }
+                    }
+                    Rest::Pairs { start } => {
+                        let is_value = (self.pairs.len() - *start) % 2 == 1;
+                        self.pairs.push(value);
+                        if is_value {
+                            self.check_hashable(self.pairs[self.pairs.len() - 2], "a dict key")?;
+                        }
+                        break;
+                    }
+                    Rest::Fields { code, next } => {
+                        let (code, field) = (*code, self.layout[*next]);
+                        *next += 1;
+                        self.heap.code_mut(code).set_object(field, value);
+                        if !self.numbers()? {
+                            break;
+                        }
+                        self.check_code(code)?;
+                    }
+                }
+                value = self.complete();
+            }
+        }
+    }
+
+    /// Closes the innermost container.
+    fn complete(&mut self) -> ObjectId {
+        let frame = self.frames.pop().expect("a frame was just filled");
+        if let Rest::Items { items, .. } = frame.rest {
+            self.heap.set(frame.id, self.heap[frame.id].with_items(items));
+        }
+        if let Some(index) = frame.late_ref {
+            self.refs[index as usize] = Some(frame.id);
+        }
+        frame.id
+    }
+
+    /// Reads one type byte and its payload. `None`: a container was opened, or NULL closed a dict and was delivered.
+    fn object(&mut self) -> Result<Option<ObjectId>> {
+        let start = self.at;
+        if self.frames.len() >= MAX_DEPTH {
+            return Err(self.error(ErrorKind::TooDeep, start));
+        }
+        let Some(&byte) = self.input.get(start) else {
+            return Err(self.error(ErrorKind::UnexpectedEnd { what: "an object", needed: 1, left: 0 }, start));
+        };
+        self.at += 1;
+        let Some(code) = TypeCode::new(byte, self.heap.python()) else {
+            return Err(self.error(ErrorKind::UnknownTypeCode(byte & !FLAG_REF), start));
+        };
+        self.transcript.types.push(byte);
+        let object = match code {
+            TypeCode::Null => return self.null(start),
+            TypeCode::None => return Ok(Some(fixed::NONE)),
+            TypeCode::False => return Ok(Some(fixed::FALSE)),
+            TypeCode::True => return Ok(Some(fixed::TRUE)),
+            TypeCode::StopIteration => return Ok(Some(fixed::STOP_ITERATION)),
+            TypeCode::Ellipsis => return Ok(Some(fixed::ELLIPSIS)),
+            TypeCode::Ref => return self.reference(start).map(Some),
+            TypeCode::Int => Object::Int(i64::from(self.i32("int")?)),
+            TypeCode::Int64 => Object::Int(i64::from_le_bytes(self.array("int")?)),
+            TypeCode::Long => {
+                let value = self.long(start)?;
+                let id = self.heap.add_int(value);
+                return Ok(Some(self.flagged(byte, id)));
+            }
+            TypeCode::TextFloat => Object::Float(self.text_float(start)?),
+            TypeCode::Float => Object::Float(u64::from_le_bytes(self.array("float")?)),
+            TypeCode::TextComplex => {
+                Object::Complex { real: self.text_float(start)?, imag: self.text_float(start)? }
+            }
+            TypeCode::Complex => Object::Complex {
+                real: u64::from_le_bytes(self.array("complex")?),
+                imag: u64::from_le_bytes(self.array("complex")?),
+            },
+            TypeCode::Bytes => Object::Bytes(self.sized("bytes")?),
+            TypeCode::Unicode | TypeCode::InternedUnicode => {
+                let bytes = self.sized("str")?;
+                match Str::utf8(bytes, code == TypeCode::InternedUnicode) {
+                    Ok(text) => Object::Str(text),
+                    Err(bad) => return Err(self.error(ErrorKind::BadUtf8(bad), start)),
+                }
+            }
+            TypeCode::Ascii => Object::Str(Str::latin1(self.sized("str")?, false)),
+            TypeCode::InternedAscii => Object::Str(Str::latin1(self.sized("str")?, true)),
+            TypeCode::ShortAscii | TypeCode::InternedShortAscii => {
+                let [len] = self.array("str")?;
+                let bytes = self.take(usize::from(len), "str")?;
+                Object::Str(Str::latin1(bytes, code == TypeCode::InternedShortAscii))
+            }
+            TypeCode::SmallTuple => {
+                let [len] = self.array("tuple")?;
+                return self.container(byte, start, Object::Tuple, "tuple", i32::from(len), false);
+            }
+            TypeCode::Tuple => {
+                let len = self.i32("tuple")?;
+                return self.container(byte, start, Object::Tuple, "tuple", len, false);
+            }
+            TypeCode::List => {
+                let len = self.i32("list")?;
+                return self.container(byte, start, Object::List, "list", len, false);
+            }
+            TypeCode::Set => {
+                let len = self.i32("set")?;
+                return self.container(byte, start, Object::Set, "set", len, false);
+            }
+            TypeCode::FrozenSet => {
+                let len = self.i32("frozenset")?;
+                return self.container(byte, start, Object::FrozenSet, "frozenset", len, true);
+            }
+            TypeCode::Slice => return self.container(byte, start, Object::Slice, "slice", 3, true),
+            TypeCode::Dict => return self.open_dict(byte, start, Object::Dict(Items::EMPTY), false),
+            TypeCode::FrozenDict => return self.open_dict(byte, start, Object::FrozenDict(Items::EMPTY), true),
+            TypeCode::Code => return self.open_code(byte, start),
+        };
+        let id = self.heap.add(object);
+        Ok(Some(self.flagged(byte, id)))
+    }
+
+    /// Gives `id` the next index if its type byte is flagged.
+    fn flagged(&mut self, byte: u8, id: ObjectId) -> ObjectId {
+        if byte & FLAG_REF != 0 {
+            self.refs.push(Some(id));
+        }
+        id
+    }
+
+    /// Gives an unfinished container the next index if its type byte is flagged, or keeps a place for it.
+    fn open(&mut self, byte: u8, at: usize, id: ObjectId, late: bool, rest: Rest) {
+        let flagged = byte & FLAG_REF != 0;
+        let late_ref = (flagged && late).then(|| u32::try_from(self.refs.len()).expect("inputs are below 2 GiB"));
+        if flagged {
+            self.refs.push((!late).then_some(id));
+        }
+        self.frames.push(Frame { id, late_ref, at, rest });
+    }
+
+    fn container(
+        &mut self,
+        byte: u8,
+        start: usize,
+        object: fn(Items) -> Object<'a>,
+        what: &'static str,
+        len: i32,
+        late: bool,
+    ) -> Result<Option<ObjectId>> {
+        let Ok(len) = u32::try_from(len) else {
+            return Err(self.error(ErrorKind::NegativeLength { what, length: len }, start));
+        };
+        let left = self.input.len() - self.at;
+        let free = left.saturating_sub(self.claimed);
+        if len as usize > free {
+            let length = u64::from(len);
+            return Err(self.error(ErrorKind::LengthTooLarge { what, length, left: free }, start));
+        }
+        if len == 0 {
+            let empty = object(Items::EMPTY);
+            let id = if matches!(empty, Object::Tuple(_)) { fixed::EMPTY_TUPLE } else { self.heap.add(empty) };
+            return Ok(Some(self.flagged(byte, id)));
+        }
+        self.claimed += len as usize;
+        let items = self.heap.reserve_items(len);
+        // Without its items until it is complete, so that nothing looks into it.
+        let id = self.heap.add(object(Items::EMPTY));
+        self.open(byte, start, id, late, Rest::Items { next: items.start, items });
+        Ok(None)
+    }
+
+    fn open_dict(
+        &mut self,
+        byte: u8,
+        start: usize,
+        empty: Object<'a>,
+        late: bool,
+    ) -> Result<Option<ObjectId>> {
+        let id = self.heap.add(empty);
+        self.open(byte, start, id, late, Rest::Pairs { start: self.pairs.len() });
+        Ok(None)
+    }
+
+    fn open_code(&mut self, byte: u8, start: usize) -> Result<Option<ObjectId>> {
+        let code = self.heap.add_code(Code::EMPTY);
+        let id = self.heap.add(Object::Code(code));
+        self.open(byte, start, id, true, Rest::Fields { code, next: 0 });
+        self.numbers()?;
+        Ok(None)
+    }
+
+    /// Reads the numbers that stand before the next object of the innermost code object. Whether it is complete.
+    fn numbers(&mut self) -> Result<bool> {
+        let Some(Frame { rest: Rest::Fields { code, mut next }, .. }) = self.frames.last().copied() else {
+            unreachable!("a code object is innermost")
+        };
+        while let Some(field) = self.layout.get(next) {
+            if field.kind() != FieldKind::Number {
+                break;
+            }
+            let number = self.i32(field.name())?;
+            self.heap.code_mut(code).set_number(*field, number);
+            next += 1;
+        }
+        if let Some(Frame { rest: Rest::Fields { next: place, .. }, .. }) = self.frames.last_mut() {
+            *place = next;
+        }
+        Ok(next == self.layout.len())
+    }
+
+    /// NULL ends a dict, wherever a key or a value could stand.
+    fn null(&mut self, start: usize) -> Result<Option<ObjectId>> {
+        let Some(&Frame { id, rest: Rest::Pairs { start: first }, .. }) = self.frames.last() else {
+            let what = match self.frames.last() {
+                None => "marshal data",
+                Some(Frame { id, .. }) => self.heap[*id].type_name(),
+            };
+            return Err(self.error(ErrorKind::NullObject(what), start));
+        };
+        let items = self.heap.add_items(&self.pairs[first..]);
+        self.pairs.truncate(first);
+        self.heap.set(id, self.heap[id].with_items(items));
+        Ok(Some(self.complete()))
+    }
+
+    fn reference(&mut self, start: usize) -> Result<ObjectId> {
+        let index = self.i32("reference")?;
+        let found = usize::try_from(index).ok().and_then(|index| self.refs.get(index));
+        let why = match found {
+            Some(Some(id)) => {
+                self.transcript.refs.push(index.cast_unsigned());
+                return Ok(*id);
+            }
+            Some(None) => "the object is not complete, and its type cannot hold itself",
+            None => "no object has this index",
+        };
+        Err(self.error(ErrorKind::InvalidReference { index: i64::from(index), why }, start))
+    }
+
+    /// Source: CPython `Python/marshal.c`, `r_PyLong`.
+    fn long(&mut self, start: usize) -> Result<BigInt> {
+        let n = self.i32("int")?;
+        let Some(count) = n.checked_abs() else {
+            return Err(self.error(ErrorKind::BadInteger("size out of range"), start));
+        };
+        let digits = self.take(2 * count.cast_unsigned() as usize, "int")?;
+        let mut bytes = Vec::with_capacity(digits.len());
+        let (mut pending, mut bits, mut top) = (0u32, 0, 1);
+        for digit in digits.chunks_exact(2) {
+            top = u32::from(u16::from_le_bytes([digit[0], digit[1]]));
+            if top >= 1 << 15 {
+                return Err(self.error(ErrorKind::BadInteger("digit of more than 15 bits"), start));
+            }
+            pending |= top << bits;
+            bits += 15;
+            while bits >= 8 {
+                bytes.push((pending & 0xff) as u8);
+                pending >>= 8;
+                bits -= 8;
+            }
+        }
+        if top == 0 {
+            return Err(self.error(ErrorKind::BadInteger("with a leading digit of zero"), start));
+        }
+        bytes.push((pending & 0xff) as u8);
+        Ok(BigInt::from_bytes_le(if n < 0 { Sign::Minus } else { Sign::Plus }, &bytes))
+    }
+
+    /// CPython copies the text behind a NUL and parses up to the first NUL.
+    ///
+    /// Source: CPython `Python/marshal.c`, `r_float_str`.
+    fn text_float(&mut self, start: usize) -> Result<u64> {
+        let [len] = self.array("float")?;
+        let text = self.take(usize::from(len), "float")?;
+        let parsed = text.split(|byte| *byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
+        match parsed.and_then(|text| text.parse::<f64>().ok()) {
+            Some(value) => {
+                self.transcript.texts.push(text);
+                Ok(value.to_bits())
+            }
+            None => {
+                let text = String::from_utf8_lossy(text).into_owned();
+                Err(self.error(ErrorKind::BadFloat(text), start))
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, needed: usize, what: &'static str) -> Result<&'a [u8]> {
+        match self.input[self.at..].get(..needed) {
+            Some(bytes) => {
+                self.at += needed;
+                Ok(bytes)
+            }
+            None => {
+                let left = self.input.len() - self.at;
+                Err(self.error(ErrorKind::UnexpectedEnd { what, needed, left }, self.at))
+            }
+        }
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
+        Ok(self.take(N, what)?.try_into().expect("N bytes were taken"))
+    }
+
+    #[inline]
+    fn i32(&mut self, what: &'static str) -> Result<i32> {
+        Ok(i32::from_le_bytes(self.array(what)?))
+    }
+
+    #[inline]
+    fn sized(&mut self, what: &'static str) -> Result<&'a [u8]> {
+        let start = self.at;
+        let length = self.i32(what)?;
+        match usize::try_from(length) {
+            Ok(len) => self.take(len, what),
+            Err(_) => Err(self.error(ErrorKind::NegativeLength { what, length }, start)),
+        }
+    }
+
+    /// Refuses a key whose hash CPython could not take. An unfinished tuple has no items yet, so it counts as hashable:
+    /// hashing one crashes CPython.
+    fn check_hashable(&mut self, key: ObjectId, role: &'static str) -> Result<()> {
+        if !self.heap[key].is_compound() {
+            return Ok(());
+        }
+        self.hashable.resize(self.heap.len(), false);
+        let found = unhashable(&self.heap, key, &mut self.hashable);
+        match found {
+            None => Ok(()),
+            Some(what) => Err(self.error(ErrorKind::Unhashable { what, role }, self.at)),
+        }
+    }
+
+    /// What the code constructor of every version checks.
+    ///
+    /// Source: CPython `Objects/codeobject.c`, `_PyCode_Validate`, and `PyCode_NewWithPosOnlyArgs` before 3.11.
+    fn check_code(&self, id: CodeId) -> Result<()> {
+        let code = self.heap.code(id);
+        let at = self.frames.last().map_or(0, |frame| frame.at);
+        for &field in self.layout {
+            if field.kind() == FieldKind::Number {
+                continue;
+            }
+            let object = &self.heap[code.object(field)];
+            let expected = match (field.kind(), object) {
+                (FieldKind::Bytes, Object::Bytes(_))
+                | (FieldKind::Str, Object::Str(_))
+                | (FieldKind::Tuple, Object::Tuple(_)) => continue,
+                (FieldKind::Names, Object::Tuple(items)) => {
+                    let is_str = |id: &ObjectId| matches!(self.heap[*id], Object::Str(_));
+                    if self.heap.items(*items).iter().all(is_str) {
+                        continue;
+                    }
+                    "a tuple of str"
+                }
+                (FieldKind::Bytes, _) => "bytes",
+                (FieldKind::Str, _) => "a str",
+                (FieldKind::Names, _) => "a tuple of str",
+                (FieldKind::Tuple | FieldKind::Number, _) => "a tuple",
+            };
+            let found = if expected == "a tuple of str" && matches!(object, Object::Tuple(_)) {
+                "a tuple with other items"
+            } else {
+                object.type_name()
+            };
+            return Err(self.error(ErrorKind::WrongFieldType { field: field.name(), expected, found }, at));
+        }
+        if let Some(why) = bad_numbers(&self.heap, code) {
+            return Err(self.error(ErrorKind::BadCode(why), at));
+        }
+        Ok(())
+    }
+
+    /// Builds the path of the innermost container, outermost first.
+    #[cold]
+    fn error(&self, kind: ErrorKind, at: usize) -> Error {
+        let mut path = Vec::new();
+        for frame in &self.frames {
+            let what = match self.heap[frame.id] {
+                Object::Code(_) => "code object",
+                other => other.type_name(),
+            };
+            path.push(match frame.rest {
+                Rest::Items { next, items } => format!("{what} > item {}", next - items.start),
+                Rest::Pairs { start } => {
+                    let n = self.pairs.len() - start;
+                    format!("{what} > {} {}", if n % 2 == 0 { "key" } else { "value" }, n / 2)
+                }
+                Rest::Fields { next, .. } => match self.layout.get(next) {
+                    Some(field) => format!("{what} > {}", field.name()),
+                    None => what.to_owned(),
+                },
+            });
+        }
+        Error::at(kind, at).inside(shorten(&path))
+    }
+}
+
+/// Joins the steps of a path, leaving out the middle of very long ones.
+fn shorten(path: &[String]) -> String {
+    const ENDS: usize = 4;
+    if path.len() <= 2 * ENDS {
+        return path.join(" > ");
+    }
+    let left_out = path.len() - 2 * ENDS;
+    format!(
+        "{} > ... {left_out} more ... > {}",
+        path[..ENDS].join(" > "),
+        path[path.len() - ENDS..].join(" > ")
+    )
+}
+
+/// The type inside `key` that has no hash, if there is one. What is already known to be hashable is in `known`, and what
+/// is found to be is added.
+pub(crate) fn unhashable(heap: &Heap<'_>, key: ObjectId, known: &mut [bool]) -> Option<&'static str> {
+    let mut todo = vec![key];
+    while let Some(id) = todo.pop() {
+        if known[id.index()] {
+            continue;
+        }
+        match heap[id] {
+            // The items of a frozenset and the keys of a frozendict were keys themselves when it was made.
+            Object::Tuple(_) | Object::Slice(_) | Object::FrozenDict(_) => todo.extend(heap.children(id)),
+            Object::Code(code) => todo.push(heap.code(code).object(Field::Consts)),
+            Object::List(_) | Object::Set(_) | Object::Dict(_) => return Some(heap[id].type_name()),
+            _ => {}
+        }
+        known[id.index()] = true;
+    }
+    None
+}
+
+/// Numbers that every version's code constructor refuses.
+fn bad_numbers(heap: &Heap<'_>, code: &Code) -> Option<&'static str> {
+    let python = heap.python();
+    let number = |field| code.number(field);
+    let len = |field| match heap[code.object(field)] {
+        Object::Bytes(bytes) => bytes.len(),
+        Object::Tuple(items) => items.len(),
+        _ => 0,
+    };
+    if number(Field::ArgCount) < 0 || number(Field::KwOnlyArgCount) < 0 || number(Field::NLocals) < 0 {
+        return Some("a count is negative");
+    }
+    if number(Field::PosOnlyArgCount) < 0 {
+        return Some("a count is negative");
+    }
+    if python.minor() >= 11 {
+        if number(Field::ArgCount) < number(Field::PosOnlyArgCount) {
+            return Some("more positional-only arguments than positional ones");
+        }
+        if number(Field::StackSize) < 0 || number(Field::Flags) < 0 {
+            return Some("stack size or flags are negative");
+        }
+        if len(Field::LocalsPlusNames) != len(Field::LocalsPlusKinds) {
+            return Some("not as many kinds of variables as names");
+        }
+        if len(Field::Code) % 2 != 0 {
+            return Some("bytecode of an odd length");
+        }
+    }
+    None
+}

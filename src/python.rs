@@ -1,0 +1,325 @@
+//! What differs between Python versions: magic numbers, headers, and the fields of a code object.
+//!
+//! Each difference is a row of one table here; no other module asks for a version number.
+//!
+//! Sources: CPython 3.15 `Include/internal/pycore_magic_number.h`; `Python/marshal.c`, `w_complex_object` and
+//! `TYPE_CODE` of `r_object`, of each version.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A minor version of Python 3, from 3.6 to 3.15.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Python {
+    minor: u8,
+}
+
+const FIRST: u8 = 6;
+const LAST: u8 = 15;
+
+impl Python {
+    /// The newest version that is known.
+    pub const LATEST: Self = Self { minor: LAST };
+
+    /// Every version, oldest first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
+        (FIRST..=LAST).map(|minor| Self { minor })
+    }
+
+    /// Python 3.`minor`, where it is one of the known versions.
+    pub fn new(minor: u8) -> Option<Self> {
+        (FIRST..=LAST).contains(&minor).then_some(Self { minor })
+    }
+
+    /// The second number of the version.
+    pub fn minor(self) -> u8 {
+        self.minor
+    }
+
+    /// The magic number of the final release.
+    pub fn magic(self) -> u16 {
+        MAGICS.iter().rfind(|row| row.minor == self.minor).map_or(0, |row| *row.numbers.end())
+    }
+
+    /// Bytes of a .pyc header as importlib writes it.
+    ///
+    /// Source: PEP 552 for the 16 bytes of 3.7.
+    pub fn header_len(self) -> usize {
+        if self.minor >= 7 { 16 } else { 12 }
+    }
+
+    /// Whether `marshal` knows slices (`:`).
+    pub fn has_slices(self) -> bool {
+        self.minor >= 14
+    }
+
+    /// Whether `marshal` knows frozendicts (`}`).
+    pub fn has_frozendict(self) -> bool {
+        self.minor >= 15
+    }
+
+    /// Whether the code constructor interns name, qualname and filename, besides what it always interns.
+    pub fn interns_code_names(self) -> bool {
+        self.minor >= 13
+    }
+
+    /// The fields of a code object.
+    pub fn layout(self) -> &'static Layout {
+        &LAYOUTS[usize::from(self.minor - FIRST)]
+    }
+
+    /// The version that wrote a magic number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedMagic`] for other Pythons, and for pre-releases whose code objects are laid out in a way
+    /// that no release shares; [`ErrorKind::NotPyc`] for numbers that are nobody's.
+    pub fn from_magic(magic: u16) -> Result<Self> {
+        let Some(row) = MAGICS.iter().find(|row| row.numbers.contains(&magic)) else {
+            return Err(Error::at(ErrorKind::NotPyc, 0));
+        };
+        match row.refused {
+            None => Ok(Self { minor: row.minor }),
+            Some((name, why)) => Err(Error::at(ErrorKind::UnsupportedMagic { magic, name, why }, 0)),
+        }
+    }
+}
+
+impl fmt::Display for Python {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "3.{}", self.minor)
+    }
+}
+
+impl fmt::Debug for Python {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Python {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.strip_prefix("3.")
+            .filter(|minor| !minor.starts_with(['0', '+']))
+            .and_then(|minor| Self::new(minor.parse().ok()?))
+            .ok_or_else(|| ErrorKind::UnknownPython(text.to_owned()).into())
+    }
+}
+
+/// Magic numbers of one Python that share a layout, or that are refused by name.
+struct Magics {
+    minor: u8,
+    numbers: RangeInclusive<u16>,
+    refused: Option<(&'static str, &'static str)>,
+}
+
+const fn layout(minor: u8, first: u16, last: u16) -> Magics {
+    Magics { minor, numbers: first..=last, refused: None }
+}
+
+const fn refuse(name: &'static str, why: &'static str, first: u16, last: u16) -> Magics {
+    Magics { minor: 0, numbers: first..=last, refused: Some((name, why)) }
+}
+
+const OLD: &str = "older than 3.6";
+const UNCERTAIN: &str = "whose layout no release shares";
+
+/// Pre-releases stand with their release where the layout is the same: 3.7 from the 16-byte header (3392), 3.8 from
+/// positional-only arguments (3410), 3.11 from the location table (3494) on. The numbers in between were never used.
+const MAGICS: &[Magics] = &[
+    refuse("Python 2", OLD, 62001, 62211),
+    refuse("Python 3.0", OLD, 3000, 3131),
+    refuse("Python 3.1", OLD, 3141, 3151),
+    refuse("Python 3.2", OLD, 3160, 3180),
+    refuse("Python 3.3", OLD, 3190, 3230),
+    refuse("Python 3.4", OLD, 3250, 3310),
+    refuse("Python 3.5", OLD, 3320, 3351),
+    layout(6, 3360, 3379),
+    refuse("an alpha of Python 3.7", UNCERTAIN, 3390, 3391),
+    layout(7, 3392, 3394),
+    refuse("an alpha of Python 3.8", UNCERTAIN, 3400, 3401),
+    layout(8, 3410, 3413),
+    layout(9, 3420, 3425),
+    layout(10, 3430, 3439),
+    refuse("an alpha of Python 3.11", UNCERTAIN, 3450, 3493),
+    layout(11, 3494, 3495),
+    layout(12, 3500, 3531),
+    layout(13, 3550, 3571),
+    layout(14, 3600, 3627),
+    layout(15, 3650, 3666),
+    refuse("a Python newer than 3.15", "which this version does not know", 3667, 3999),
+];
+
+/// What a field of a code object holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    /// A signed 32-bit number.
+    Number,
+    /// A bytes object: bytecode or a table.
+    Bytes,
+    /// A tuple of any objects.
+    Tuple,
+    /// A tuple of str.
+    Names,
+    /// A str.
+    Str,
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $field:ident $kind:ident $name:literal $minors:expr;)*) => {
+        /// A field of a code object, named as CPython's attribute is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Field { $($(#[$doc])* $field,)* }
+
+        impl Field {
+            /// How many fields there are, over all versions.
+            pub const COUNT: usize = [$(Field::$field),*].len();
+
+            /// What it holds.
+            pub fn kind(self) -> FieldKind {
+                match self { $(Field::$field => FieldKind::$kind,)* }
+            }
+
+            /// The attribute's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Field::$field => $name,)* }
+            }
+        }
+
+        /// Every field in the order of marshal, with the minor versions that have it.
+        const FIELDS: [(Field, RangeInclusive<u8>); Field::COUNT] = [$((Field::$field, $minors),)*];
+    };
+}
+
+fields! {
+    /// Positional arguments.
+    ArgCount Number "co_argcount" 6..=15;
+    /// Positional-only arguments.
+    PosOnlyArgCount Number "co_posonlyargcount" 8..=15;
+    /// Keyword-only arguments.
+    KwOnlyArgCount Number "co_kwonlyargcount" 6..=15;
+    /// Local variables.
+    NLocals Number "co_nlocals" 6..=10;
+    /// Stack the bytecode needs.
+    StackSize Number "co_stacksize" 6..=15;
+    /// `CO_*` flags.
+    Flags Number "co_flags" 6..=15;
+    /// The bytecode.
+    Code Bytes "co_code" 6..=15;
+    /// The constants.
+    Consts Tuple "co_consts" 6..=15;
+    /// Names of globals and attributes.
+    Names Names "co_names" 6..=15;
+    /// Names of local variables.
+    VarNames Names "co_varnames" 6..=10;
+    /// Names of free variables.
+    FreeVars Names "co_freevars" 6..=10;
+    /// Names of cell variables.
+    CellVars Names "co_cellvars" 6..=10;
+    /// Names of local, cell and free variables.
+    LocalsPlusNames Names "co_localsplusnames" 11..=15;
+    /// What each of them is, one byte each.
+    LocalsPlusKinds Bytes "co_localspluskinds" 11..=15;
+    /// The file.
+    FileName Str "co_filename" 6..=15;
+    /// The name.
+    Name Str "co_name" 6..=15;
+    /// The qualified name.
+    QualName Str "co_qualname" 11..=15;
+    /// First line in the file.
+    FirstLineNo Number "co_firstlineno" 6..=15;
+    /// Line table: co_lnotab before 3.10.
+    LineTable Bytes "co_linetable" 6..=15;
+    /// Exception table.
+    ExceptionTable Bytes "co_exceptiontable" 11..=15;
+}
+
+/// The fields of a version's code objects, in the orders that matter.
+#[derive(Debug)]
+pub struct Layout {
+    /// All, in the order of marshal.
+    pub fields: Vec<Field>,
+    /// Those that hold numbers, in the order of marshal.
+    pub numbers: Vec<Field>,
+    /// Those whose values MAKE_CODE takes from the stack, in the order pushed: names, constants, the tuples of
+    /// variable names, name, qualname, filename.
+    pub operands: Vec<Field>,
+    /// Those that MAKE_CODE takes from binary data: bytecode and tables, in the order of marshal.
+    pub tables: Vec<Field>,
+}
+
+static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
+    let layout = |python: Python| {
+        let fields: Vec<Field> =
+            FIELDS.iter().filter(|(_, minors)| minors.contains(&python.minor)).map(|(field, _)| *field).collect();
+        let of = |kinds: &[FieldKind]| fields.iter().copied().filter(|field| kinds.contains(&field.kind())).collect();
+        let mut operands: Vec<Field> = of(&[FieldKind::Tuple, FieldKind::Names, FieldKind::Str]);
+        operands.sort_by_key(|field| match field {
+            Field::Names => 0,
+            Field::Consts => 1,
+            Field::Name => 3,
+            Field::QualName => 4,
+            Field::FileName => 5,
+            _ => 2,
+        });
+        Layout { numbers: of(&[FieldKind::Number]), tables: of(&[FieldKind::Bytes]), operands, fields }
+    };
+    Python::all().map(layout).collect()
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn final_magics_are_those_of_the_releases() {
+        let magics: Vec<u16> = Python::all().map(Python::magic).collect();
+        assert_eq!(magics, [3379, 3394, 3413, 3425, 3439, 3495, 3531, 3571, 3627, 3666]);
+        for python in Python::all() {
+            assert_eq!(Python::from_magic(python.magic()), Ok(python));
+        }
+    }
+
+    #[test]
+    fn other_magics_are_refused_by_name() {
+        let said = |magic| Python::from_magic(magic).unwrap_err().to_string();
+        assert_eq!(said(62211), "magic number 62211 is Python 2, older than 3.6 (at byte 0x0)");
+        assert_eq!(
+            said(3456),
+            "magic number 3456 is an alpha of Python 3.11, whose layout no release shares (at byte 0x0)"
+        );
+        assert!(said(3700).contains("newer than 3.15"));
+        assert!(said(7).starts_with("not a .pyc"));
+    }
+
+    #[test]
+    fn versions_parse_as_they_print() {
+        for python in Python::all() {
+            assert_eq!(python.to_string().parse(), Ok(python));
+        }
+        for wrong in ["3", "3.5", "3.16", "3.08", "2.7", "3.1x", ""] {
+            assert!(wrong.parse::<Python>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn make_code_takes_its_operands_in_the_stated_order() {
+        let names = |minor| -> Vec<_> {
+            Python::new(minor).unwrap().layout().operands.iter().map(|field| field.name()).collect()
+        };
+        assert_eq!(
+            names(9),
+            ["co_names", "co_consts", "co_varnames", "co_freevars", "co_cellvars", "co_name", "co_filename"]
+        );
+        assert_eq!(
+            names(13),
+            ["co_names", "co_consts", "co_localsplusnames", "co_name", "co_qualname", "co_filename"]
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! Numbers of variable length: seven bits a byte, the lowest first, the eighth bit set where more follow (LEB128).
+//!
+//! Each number has one spelling, the shortest.
+
+/// Appends a number.
+#[inline]
+pub(crate) fn write(out: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Reads a number from the front; `None` if it is cut short, too large, or not spelled in the fewest bytes.
+#[inline]
+pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<u32> {
+    let first = *bytes.get(*at)?;
+    *at += 1;
+    if first < 0x80 {
+        return Some(u32::from(first));
+    }
+    let mut number = u64::from(first & 0x7f);
+    for shift in [7, 14, 21, 28] {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return if byte == 0 { None } else { u32::try_from(number).ok() };
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_written() {
+        for number in [0, 1, 127, 128, 16383, 16384, 1 << 21, 1 << 28, u32::MAX] {
+            let mut bytes = Vec::new();
+            write(&mut bytes, number);
+            let mut at = 0;
+            assert_eq!((read(&bytes, &mut at), at), (Some(number), bytes.len()));
+            assert_eq!(read(&bytes[..bytes.len() - 1], &mut 0), None);
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        assert_eq!(read(&[0x80, 0], &mut 0), None);
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x10], &mut 0), None);
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0xff, 1], &mut 0), None);
+    }
+}
