@@ -116,9 +116,10 @@ mod tests {
     /// Images outlive builds: a change here needs a new [`VERSION`].
     #[test]
     fn version_1_of_the_names_is_fixed() {
-        let sum = NAMES.join("\n").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-            (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let sum = NAMES
+            .join("\n")
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         assert_eq!((VERSION, sum), (1, FINGERPRINT));
     }
 

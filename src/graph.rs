@@ -10,17 +10,14 @@
 
 use std::fmt;
 
-use petgraph::Direction;
-use petgraph::visit::{
-    GraphBase, GraphProp, IntoNeighbors, IntoNeighborsDirected, IntoNodeIdentifiers, NodeCount, NodeIndexable,
-    VisitMap, Visitable,
-};
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::DiGraph;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::heap::{Heap, Object, ObjectId};
+use crate::error::{ErrorKind, Result};
+use crate::heap::{Children, Heap, Items, Object, ObjectId, fixed};
 use crate::key::{Key, KeyMap, Sharing};
-use crate::marshal::unhashable;
-use crate::python::{Field, FieldKind};
+use crate::marshal::{shorten, unhashable};
+use crate::python::FieldKind;
 
 /// The name of a node of a [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,10 +148,7 @@ impl<'h, 'a> Graph<'h, 'a> {
 /// [`ErrorKind::ImmutableCycle`] for a cycle without a list or dict, with its path; [`ErrorKind::Unhashable`] for a key
 /// without a hash.
 pub fn lower<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Result<Graph<'h, 'a>> {
-    let (order, deferred) = match post_order(heap, root, &[]) {
-        (order, None) => (order, Vec::new()),
-        (_, Some(_)) => cut(heap, root)?,
-    };
+    let (deferred, order) = order(heap, root)?;
     let mut graph = Graph {
         heap,
         sharing,
@@ -184,7 +178,7 @@ pub fn lower<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Re
     }
     for object in deferred {
         check_keys(heap, object, &mut hashable)?;
-        let fills: Vec<NodeId> = own_children(heap, object).map(|id| NodeId(graph.node_of[id.index()])).collect();
+        let fills: Vec<NodeId> = heap.children(object).map(|id| NodeId(graph.node_of[id.index()])).collect();
         for fill in &fills {
             graph.nodes[fill.index()].uses += 1;
         }
@@ -195,7 +189,31 @@ pub fn lower<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Re
     Ok(graph)
 }
 
-impl Graph<'_, '_> {
+impl<'a> Graph<'_, 'a> {
+    /// The heap in which every node is one object; and its root.
+    pub(crate) fn to_heap(&self) -> (Heap<'a>, ObjectId) {
+        let mut out = Heap::new(self.heap.python());
+        let mut places: Vec<ObjectId> = Vec::with_capacity(self.len());
+        let place = |places: &[ObjectId], child: ObjectId| places[self.node_of[child.index()] as usize];
+        let mut deferred: Vec<NodeId> = self.deferred.iter().map(|(id, _)| *id).collect();
+        deferred.sort_unstable();
+        for id in self.ids() {
+            places.push(if let Some(fixed) = fixed::of(self.object(id)) {
+                fixed
+            } else if deferred.binary_search(&id).is_ok() {
+                out.add(self.object(id).with_items(Items::EMPTY))
+            } else {
+                let copy = out.copy_of(self.heap, self.object_id(id), |child| place(&places, child));
+                out.add(copy)
+            });
+        }
+        for (id, _) in &self.deferred {
+            let filled = out.copy_of(self.heap, self.object_id(*id), |child| place(&places, child));
+            out.set(places[id.index()], filled);
+        }
+        (out, places[self.root.index()])
+    }
+
     fn push(&mut self, object: ObjectId, is_deferred: bool) {
         let start = self.edges.len();
         let node_of = |id: ObjectId| NodeId(self.node_of[id.index()]);
@@ -209,7 +227,7 @@ impl Graph<'_, '_> {
                 self.edges.extend(layout.tables.iter().map(|field| node_of(code.object(*field))));
             }
             _ => {
-                self.edges.extend(own_children(self.heap, object).map(node_of));
+                self.edges.extend(self.heap.children(object).map(node_of));
                 n_operands = self.edges.len() - start;
             }
         }
@@ -220,15 +238,6 @@ impl Graph<'_, '_> {
         let edges = u32::try_from(start).expect("inputs are below 2 GiB");
         self.nodes.push(Node { object, edges, uses: 0, table_uses: 0 });
     }
-}
-
-/// What an object holds, without a key that CPython drops.
-fn own_children<'h>(heap: &'h Heap<'_>, id: ObjectId) -> impl Iterator<Item = ObjectId> + use<'h> {
-    let pairs = match heap[id] {
-        Object::Dict(items) | Object::FrozenDict(items) => items.len() / 2 * 2,
-        _ => usize::MAX,
-    };
-    heap.children(id).take(pairs)
 }
 
 /// Refuses a set or dict whose keys have no hash: the reader lets them pass where CPython crashes.
@@ -247,13 +256,52 @@ fn check_keys(heap: &Heap<'_>, id: ObjectId, known: &mut Vec<bool>) -> Result<()
     Ok(())
 }
 
-/// The objects below `root`, each after what it holds, as far as that can be; and an edge that closes a cycle, if any
-/// does. Objects in `cut`, which is sorted, are not looked into: what they hold comes last.
-fn post_order(
-    heap: &Heap<'_>,
-    root: ObjectId,
-    cut: &[ObjectId],
-) -> (Vec<ObjectId>, Option<(ObjectId, ObjectId)>) {
+/// Which objects are deferred, sorted; and an order in which each object comes after what it holds.
+pub(crate) type Order = (Vec<ObjectId>, Vec<ObjectId>);
+
+/// Orders what is below `root`; cuts cycles, if there are any.
+pub(crate) fn order(heap: &Heap<'_>, root: ObjectId) -> Result<Order> {
+    if let Ok(order) = post_order(heap, root, &[]) {
+        return Ok((Vec::new(), order));
+    }
+    let deferred = cut(heap, root);
+    match post_order(heap, root, &deferred) {
+        Ok(order) => Ok((deferred, order)),
+        Err(cycle) => Err(ErrorKind::ImmutableCycle(path(heap, &cycle)).into()),
+    }
+}
+
+/// The lists and dicts that take part in a cycle, sorted.
+fn cut(heap: &Heap<'_>, root: ObjectId) -> Vec<ObjectId> {
+    let mut reached = vec![false; heap.len()];
+    let mut todo = vec![root];
+    let mut edges = Vec::new();
+    while let Some(id) = todo.pop() {
+        if !std::mem::replace(&mut reached[id.index()], true) {
+            edges.extend(heap.children(id).map(|child| (id.number(), child.number())));
+            todo.extend(heap.children(id));
+        }
+    }
+    // Kosaraju's algorithm walks with a stack of its own; Tarjan's, in petgraph, recurses.
+    let objects = DiGraph::<(), ()>::from_edges(&edges);
+    let holds_itself = |id: ObjectId| heap.children(id).any(|child| child == id);
+    let mut deferred: Vec<ObjectId> = kosaraju_scc(&objects)
+        .into_iter()
+        .map(|component| component.into_iter().map(|node| ObjectId::from_number(node.index() as u32)).collect())
+        .filter(|component: &Vec<ObjectId>| component.len() > 1 || holds_itself(component[0]))
+        .flatten()
+        .filter(|id| matches!(heap[*id], Object::List(_) | Object::Dict(_)))
+        .collect();
+    deferred.sort_unstable();
+    deferred
+}
+
+/// The objects below `root`, each after what it holds. Objects in `deferred`, which is sorted, are not looked into: what
+/// they hold comes last.
+///
+/// # Errors
+/// The objects from the root to one that an open one holds, the last one twice.
+fn post_order(heap: &Heap<'_>, root: ObjectId, deferred: &[ObjectId]) -> Result<Vec<ObjectId>, Vec<ObjectId>> {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum State {
         New,
@@ -262,39 +310,157 @@ fn post_order(
     }
     let mut state = vec![State::New; heap.len()];
     let mut order = Vec::with_capacity(heap.len());
-    let mut closing = None;
-    // An object is opened when it is first met, and done when it is met again on the stack.
-    let mut todo = vec![(root, root)];
-    let starts = cut.iter().flat_map(|id| own_children(heap, *id).map(|child| (child, child)));
-    let mut starts = starts.collect::<Vec<_>>().into_iter();
-    loop {
-        let Some((parent, id)) = todo.pop() else {
-            match starts.next() {
-                Some(start) => todo.push(start),
-                None => return (order, closing),
-            }
-            continue;
-        };
-        match state[id.index()] {
-            State::Done => {}
-            State::Open if parent == id => {
-                state[id.index()] = State::Done;
-                order.push(id);
-            }
-            State::Open => closing = Some((parent, id)),
-            State::New => {
-                let is_leaf = !heap[id].is_compound() || cut.binary_search(&id).is_ok();
-                if is_leaf {
-                    state[id.index()] = State::Done;
-                    order.push(id);
-                    continue;
+    let mut open: Vec<(ObjectId, Children<'_>)> = Vec::new();
+    let starts = std::iter::once(root).chain(deferred.iter().flat_map(|id| heap.children(*id)));
+    for start in starts {
+        let mut next = Some(start);
+        loop {
+            if let Some(id) = next {
+                match state[id.index()] {
+                    State::Done => {}
+                    State::Open => return Err(open.into_iter().map(|(id, _)| id).chain([id]).collect()),
+                    State::New if heap[id].is_compound() && deferred.binary_search(&id).is_err() => {
+                        state[id.index()] = State::Open;
+                        open.push((id, heap.children(id)));
+                    }
+                    State::New => {
+                        state[id.index()] = State::Done;
+                        order.push(id);
+                    }
                 }
-                state[id.index()] = State::Open;
-                todo.push((id, id));
-                let first = todo.len();
-                todo.extend(own_children(heap, id).map(|child| (id, child)));
-                todo[first..].reverse();
+            }
+            let Some((id, children)) = open.last_mut() else { break };
+            next = children.next();
+            if next.is_none() {
+                state[id.index()] = State::Done;
+                order.push(*id);
+                open.pop();
             }
         }
+    }
+    Ok(order)
+}
+
+/// Spells a path of objects, each of which holds the next: `tuple > item 0 > tuple`.
+fn path(heap: &Heap<'_>, objects: &[ObjectId]) -> String {
+    let last = objects.len() - 1;
+    let mut steps: Vec<String> = Vec::new();
+    for (at, pair) in objects.windows(2).enumerate() {
+        let what = heap[pair[0]].type_name();
+        let place = heap.children(pair[0]).position(|child| child == pair[1]).expect("each holds the next");
+        let step = match heap[pair[0]] {
+            Object::Code(_) => {
+                let fields = heap.python().layout().fields.iter().filter(|field| field.kind() != FieldKind::Number);
+                fields.map(|field| field.name()).nth(place).unwrap_or_default().to_owned()
+            }
+            Object::Dict(_) | Object::FrozenDict(_) => {
+                format!("{} {}", if place % 2 == 0 { "key" } else { "value" }, place / 2)
+            }
+            _ => format!("item {place}"),
+        };
+        let back = if at + 1 == last { format!(" > the {} again", heap[pair[1]].type_name()) } else { String::new() };
+        steps.push(format!("{what} > {step}{back}"));
+    }
+    shorten(&steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use petgraph::algo::toposort;
+
+    use super::*;
+    use crate::marshal::read;
+    use crate::python::Python;
+
+    fn lowered(dump: &[u8], sharing: Sharing, check: impl FnOnce(&Graph<'_, '_>)) {
+        let dump = read(dump, Python::LATEST).unwrap();
+        let graph = lower(&dump.heap, dump.root, sharing).unwrap();
+        let edges: Vec<_> =
+            graph.ids().flat_map(|id| graph.edges(id).iter().map(move |child| (id.0, child.0))).collect();
+        assert!(toposort(&DiGraph::<(), ()>::from_edges(&edges), None).is_ok());
+        assert!(edges.iter().all(|(user, used)| used < user), "what is needed stands first");
+        check(&graph);
+    }
+
+    fn nodes(dump: &[u8], sharing: Sharing) -> usize {
+        let mut n = 0;
+        lowered(dump, sharing, |graph| n = graph.len());
+        n
+    }
+
+    #[test]
+    fn equal_immutable_objects_merge_and_lists_do_not() {
+        // ((7000,), (7000,), [], [])
+        let dump = b")\x04)\x01iX\x1b\0\0)\x01iX\x1b\0\0[\0\0\0\0[\0\0\0\0";
+        assert_eq!(nodes(dump, Sharing::Structural), 5);
+        assert_eq!(nodes(dump, Sharing::Identity), 7);
+        assert_eq!(nodes(dump, Sharing::None), 7);
+    }
+
+    #[test]
+    fn negative_zero_is_not_zero() {
+        assert_eq!(nodes(b")\x02g\0\0\0\0\0\0\0\0g\0\0\0\0\0\0\0\x80", Sharing::Structural), 3);
+    }
+
+    #[test]
+    fn one_and_one_point_zero_and_true_are_three() {
+        assert_eq!(nodes(b")\x03i\x01\0\0\0g\0\0\0\0\0\0\xf0?T", Sharing::Structural), 4);
+    }
+
+    #[test]
+    fn a_nan_merges_with_no_other() {
+        let nan = [b"g".as_slice(), &f64::NAN.to_bits().to_le_bytes()].concat();
+        let dump = [b")\x02".as_slice(), &nan, &nan].concat();
+        assert_eq!(nodes(&dump, Sharing::Structural), 3);
+    }
+
+    #[test]
+    fn the_interned_mark_keeps_str_apart_except_one_character() {
+        assert_eq!(nodes(b")\x02z\x02abZ\x02ab", Sharing::Structural), 3);
+        assert_eq!(nodes(b")\x02z\x01aZ\x01a", Sharing::Structural), 2);
+    }
+
+    #[test]
+    fn a_list_in_itself_is_deferred() {
+        lowered(b"\xdb\x01\0\0\0r\0\0\0\0", Sharing::Structural, |graph| {
+            assert_eq!(graph.deferred, [(graph.root, vec![graph.root])]);
+        });
+    }
+
+    #[test]
+    fn a_list_outside_the_cycle_is_not_deferred() {
+        // [L, []] with L = [L]
+        lowered(b"[\x02\0\0\0\xdb\x01\0\0\0r\0\0\0\0[\0\0\0\0", Sharing::Structural, |graph| {
+            assert_eq!(graph.deferred.len(), 1);
+            assert_eq!(graph.len(), 3);
+        });
+    }
+
+    #[test]
+    fn a_cycle_of_tuples_is_refused_with_its_path() {
+        let said = |bytes: &[u8]| {
+            let dump = read(bytes, Python::LATEST).unwrap();
+            lower(&dump.heap, dump.root, Sharing::Structural).unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(b"\xa9\x01r\0\0\0\0"),
+            "a cycle passes through no list or dict, so nothing can be built first: tuple > item 0 > the tuple again"
+        );
+        // The dump that crashes every CPython.
+        assert!(
+            said(b"\xa8\x02\0\0\0N<\x01\0\0\0r\0\0\0\0").ends_with("tuple > item 1 > set > item 0 > the tuple again")
+        );
+    }
+
+    #[test]
+    fn a_doubled_tuple_is_as_many_nodes_as_doublings() {
+        // w = (w, w), 60 times, each by reference to the one inside.
+        let mut dump = b"\xa9\x02".repeat(60);
+        dump.extend_from_slice(b"NN");
+        for index in (1..60u32).rev() {
+            dump.push(b'r');
+            dump.extend_from_slice(&index.to_le_bytes());
+        }
+        assert_eq!(nodes(&dump, Sharing::Structural), 61);
     }
 }

@@ -24,6 +24,14 @@ impl ObjectId {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 impl fmt::Display for ObjectId {
@@ -40,7 +48,7 @@ impl fmt::Debug for ObjectId {
 
 /// The objects that stand at fixed ids in every heap.
 pub mod fixed {
-    use super::ObjectId;
+    use super::{Object, ObjectId};
 
     /// `None`.
     pub const NONE: ObjectId = ObjectId(0);
@@ -54,6 +62,19 @@ pub mod fixed {
     pub const STOP_ITERATION: ObjectId = ObjectId(4);
     /// `()`.
     pub const EMPTY_TUPLE: ObjectId = ObjectId(5);
+
+    /// The fixed id of an object like this one, if it has one.
+    pub(crate) fn of(object: &Object<'_>) -> Option<ObjectId> {
+        Some(match object {
+            Object::None => NONE,
+            Object::False => FALSE,
+            Object::True => TRUE,
+            Object::Ellipsis => ELLIPSIS,
+            Object::StopIteration => STOP_ITERATION,
+            Object::Tuple(items) if items.is_empty() => EMPTY_TUPLE,
+            _ => return None,
+        })
+    }
 }
 
 /// How the bytes of a [`Str`] encode its characters.
@@ -426,16 +447,16 @@ impl<'a> Heap<'a> {
         &self.codes[id.0 as usize]
     }
 
-    /// What an object holds, in the order of marshal. Tables of code objects are included.
+    /// What an object holds, in the order of marshal: tables of code objects are included, a key that CPython drops is
+    /// not.
     pub fn children<'h>(&'h self, id: ObjectId) -> Children<'h> {
         match self[id] {
             Object::Tuple(items)
             | Object::List(items)
             | Object::Set(items)
             | Object::FrozenSet(items)
-            | Object::Dict(items)
-            | Object::FrozenDict(items)
             | Object::Slice(items) => Children::Items(self.items(items)),
+            Object::Dict(items) | Object::FrozenDict(items) => Children::Items(&self.items(items)[..items.len() & !1]),
             Object::Code(code) => Children::Code(self.code(code), &self.python.layout().fields),
             _ => Children::Items(&[]),
         }
@@ -476,6 +497,42 @@ impl<'a> Heap<'a> {
                 self.longs.push(value);
                 self.add(Object::Long(LongId(u32::try_from(self.longs.len() - 1).expect("fewer than objects"))))
             }
+        }
+    }
+
+    pub(crate) fn set_int(&mut self, id: ObjectId, value: BigInt) {
+        let copy = self.add_int(value);
+        self.objects[id.index()] = self.objects[copy.index()];
+    }
+
+    /// An object of another heap, holding what `place` gives for what it holds.
+    pub(crate) fn copy_of(
+        &mut self,
+        from: &Heap<'a>,
+        id: ObjectId,
+        place: impl Fn(ObjectId) -> ObjectId,
+    ) -> Object<'a> {
+        match from[id] {
+            Object::Long(long) => {
+                self.longs.push(from.long(long).clone());
+                Object::Long(LongId(u32::try_from(self.longs.len() - 1).expect("fewer than objects")))
+            }
+            Object::Code(code) => {
+                let mut copy = *from.code(code);
+                for &field in &from.python.layout().fields {
+                    if field.kind() != FieldKind::Number {
+                        copy.set_object(field, place(copy.object(field)));
+                    }
+                }
+                Object::Code(self.add_code(copy))
+            }
+            object if object.is_compound() => {
+                let start = u32::try_from(self.items.len()).expect("inputs are below 2 GiB");
+                self.items.extend(from.children(id).map(place));
+                let len = u32::try_from(self.items.len()).expect("inputs are below 2 GiB") - start;
+                object.with_items(Items { start, len })
+            }
+            object => object,
         }
     }
 

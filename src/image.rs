@@ -112,9 +112,8 @@ impl<'a> Image<'a> {
             return Err(bad("the tables of common names and constants have an unknown version", 5));
         }
         let mut at = fixed.len();
-        let mut number = || {
-            varint::read(bytes, &mut at).ok_or_else(|| Error::at(ErrorKind::BadVarint("the header"), at))
-        };
+        let mut number =
+            || varint::read(bytes, &mut at).ok_or_else(|| Error::at(ErrorKind::BadVarint("the header"), at));
         let max_stack = number()?;
         let mut lengths = [0; 3 + Section::ALL.len() + 1];
         for length in &mut lengths {
@@ -136,7 +135,7 @@ impl<'a> Image<'a> {
         let module = text(lengths[0])?;
         let filename = text(lengths[1])?;
         let instructions = Cow::Borrowed(take(lengths[2])?.0);
-        let mut sections = [const { Cow::Borrowed(&[][..]) }; Section::ALL.len()];
+        let mut sections = [const { Cow::Borrowed::<[u8]>(&[]) }; Section::ALL.len()];
         for (section, length) in sections.iter_mut().zip(&lengths[3..]) {
             *section = Cow::Borrowed(take(*length)?.0);
         }
@@ -147,15 +146,8 @@ impl<'a> Image<'a> {
         if at != bytes.len() {
             return Err(bad("bytes follow the container", at));
         }
-        let image = Self {
-            magic: u16::from_le_bytes(magic),
-            max_stack,
-            module,
-            filename,
-            instructions,
-            sections,
-            source,
-        };
+        let image =
+            Self { magic: u16::from_le_bytes(magic), max_stack, module, filename, instructions, sections, source };
         image.python().map_err(|error| Error::at(error.kind().clone(), 6))?;
         Ok(image)
     }

@@ -8,6 +8,8 @@
 //! Sources: faster-cpython/ideas issues 566 and 609; CPython `Python/bytecodes.c` for the stock instructions.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::python::Field;
+use crate::varint;
 
 /// A part of an image's binary data. Each is read front to back, by one cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,50 @@ impl Section {
             Self::LineTables => "line tables",
             Self::ExceptionTables => "exception tables",
             Self::Kinds => "kinds",
+        }
+    }
+
+    /// Where MAKE_CODE finds a table.
+    pub fn of_table(field: Field) -> Self {
+        match field {
+            Field::LineTable => Self::LineTables,
+            Field::ExceptionTable => Self::ExceptionTables,
+            Field::LocalsPlusKinds => Self::Kinds,
+            _ => Self::Bytecode,
+        }
+    }
+}
+
+/// Where a table of a code object stands: what [`Section::Counts`] holds of it, as one varint whose low bits tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// The next so many bytes of its section. Low bit 0; these tables are numbered from 0 on.
+    Inline(u32),
+    /// The table of this number, again. Low bits 01.
+    Earlier(u32),
+    /// The bytes object in this stack slot. Low bits 11.
+    Slot(u32),
+}
+
+impl Table {
+    /// Appends its varint.
+    pub(crate) fn write(self, counts: &mut Vec<u8>) {
+        varint::write(
+            counts,
+            match self {
+                Self::Inline(len) => len << 1,
+                Self::Earlier(number) => number << 2 | 0b01,
+                Self::Slot(slot) => slot << 2 | 0b11,
+            },
+        );
+    }
+
+    /// What its varint says.
+    pub(crate) fn of(number: u32) -> Self {
+        match number & 0b11 {
+            0b01 => Self::Earlier(number >> 2),
+            0b11 => Self::Slot(number >> 2),
+            _ => Self::Inline(number >> 1),
         }
     }
 }
@@ -332,9 +378,7 @@ impl Instruction {
 
     #[cold]
     fn decode_extended(instructions: &[u8], start: usize) -> Result<(Self, usize)> {
-        let bad = |why| {
-            Err(Error::at(ErrorKind::BadOperand { mnemonic: "EXTENDED_ARG", operand: 0, why }, start))
-        };
+        let bad = |why| Err(Error::at(ErrorKind::BadOperand { mnemonic: "EXTENDED_ARG", operand: 0, why }, start));
         let (mut at, mut high) = (start, 0u32);
         loop {
             let &[byte, oparg] = match instructions.get(at..) {
@@ -375,10 +419,7 @@ mod tests {
                 let mut bytes = Vec::new();
                 Instruction { op, oparg }.encode(&mut bytes);
                 assert_eq!(bytes.len(), Instruction::len(oparg));
-                assert_eq!(
-                    Instruction::decode(&bytes, 0).unwrap(),
-                    (Instruction { op, oparg }, bytes.len())
-                );
+                assert_eq!(Instruction::decode(&bytes, 0).unwrap(), (Instruction { op, oparg }, bytes.len()));
             }
         }
     }
@@ -401,10 +442,7 @@ mod tests {
         let said = |bytes: &[u8]| Instruction::decode(bytes, 0).unwrap_err().to_string();
         assert_eq!(said(&[1, 0, 2, 5]), "EXTENDED_ARG 0: is needless (at byte 0x0)");
         assert_eq!(said(&[1, 1]), "EXTENDED_ARG 0: stands at the end (at byte 0x0)");
-        assert_eq!(
-            said(&[1, 1, 1, 1, 1, 1, 1, 1, 2, 5]),
-            "EXTENDED_ARG 0: stands four times in a row (at byte 0x0)"
-        );
+        assert_eq!(said(&[1, 1, 1, 1, 1, 1, 1, 1, 2, 5]), "EXTENDED_ARG 0: stands four times in a row (at byte 0x0)");
         assert_eq!(said(&[0xee, 0]), "unknown opcode 0xee (at byte 0x0)");
         assert_eq!(said(&[2]), "the instructions end inside one (at byte 0x0)");
         assert_eq!(said(&[]), "the instructions end without RETURN_VALUE (at byte 0x0)");

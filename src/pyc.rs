@@ -105,10 +105,9 @@ impl<'a> Header<'a> {
         let word = |at: usize| u32::from_le_bytes(self.bytes[at..at + 4].try_into().expect("four bytes were taken"));
         let has_flags = self.bytes.len() == 16 || self.python.header_len() == 16;
         match (has_flags, self.bytes.len()) {
-            (true, 16) if word(4) & 1 != 0 => Source::Hash {
-                hash: u64::from(word(8)) | u64::from(word(12)) << 32,
-                checked: word(4) & 2 != 0,
-            },
+            (true, 16) if word(4) & 1 != 0 => {
+                Source::Hash { hash: u64::from(word(8)) | u64::from(word(12)) << 32, checked: word(4) & 2 != 0 }
+            }
             (true, 16) => Source::Timestamp { seconds: word(8), size: Some(word(12)) },
             (true, _) => Source::Timestamp { seconds: word(8), size: None },
             (false, _) => Source::Timestamp { seconds: word(4), size: Some(word(8)) },
@@ -171,10 +170,7 @@ mod tests {
             said(&[MAGIC_3_13, 3, 1, 2]),
             "Python 3.13, magic 3571, header 16 bytes, source hash 0000000200000001, checked"
         );
-        assert_eq!(
-            said(&[MAGIC_3_6, 77, 9]),
-            "Python 3.6, magic 3379, header 12 bytes, source of 9 bytes at time 77"
-        );
+        assert_eq!(said(&[MAGIC_3_6, 77, 9]), "Python 3.6, magic 3379, header 12 bytes, source of 9 bytes at time 77");
         assert_eq!(said(&[MAGIC_3_13, 0, 77]), "Python 3.13, magic 3571, header 12 bytes, source at time 77");
     }
 
@@ -183,10 +179,7 @@ mod tests {
         let said = |file: &[u8]| Header::candidates(file).unwrap_err().to_string();
         assert!(said(b"").starts_with("not a .pyc"));
         assert!(said(b"\xf3\r\r").starts_with("not a .pyc"));
-        assert_eq!(
-            said(b"\xf3\r\r\n\0\0"),
-            "a .pyc needs a header of 16 bytes, and only 6 are here (at byte 0x0)"
-        );
+        assert_eq!(said(b"\xf3\r\r\n\0\0"), "a .pyc needs a header of 16 bytes, and only 6 are here (at byte 0x0)");
         assert_eq!(said(&header(&[MAGIC_3_13, 4, 0, 0])), "header flags 0x4 are unknown (at byte 0x4)");
         assert!(said(&header(&[MAGIC_3_13, 1, 0])).contains("16 bytes"));
     }

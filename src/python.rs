@@ -72,6 +72,37 @@ impl Python {
         &LAYOUTS[usize::from(self.minor - FIRST)]
     }
 
+    /// Why the code constructor refuses these numbers and lengths, if it does: `number` gives a field that is a number,
+    /// `len` the length of one that is bytes or a tuple. A field that the version does not have is 0.
+    ///
+    /// Source: CPython `Objects/codeobject.c`, `_PyCode_Validate`, and `PyCode_NewWithPosOnlyArgs` before 3.11.
+    pub(crate) fn refuses_code(
+        self,
+        number: impl Fn(Field) -> i32,
+        len: impl Fn(Field) -> usize,
+    ) -> Option<&'static str> {
+        let counts = [Field::ArgCount, Field::PosOnlyArgCount, Field::KwOnlyArgCount, Field::NLocals];
+        if counts.into_iter().any(|field| number(field) < 0) {
+            return Some("a count is negative");
+        }
+        if self.minor < 11 {
+            return None;
+        }
+        if number(Field::ArgCount) < number(Field::PosOnlyArgCount) {
+            return Some("more positional-only arguments than positional ones");
+        }
+        if number(Field::StackSize) < 0 || number(Field::Flags) < 0 {
+            return Some("stack size or flags are negative");
+        }
+        if len(Field::LocalsPlusNames) != len(Field::LocalsPlusKinds) {
+            return Some("not as many kinds of variables as names");
+        }
+        if len(Field::Code) % 2 != 0 {
+            return Some("bytecode of an odd length");
+        }
+        None
+    }
+
     /// The version that wrote a magic number.
     ///
     /// # Errors
@@ -317,9 +348,6 @@ mod tests {
             names(9),
             ["co_names", "co_consts", "co_varnames", "co_freevars", "co_cellvars", "co_name", "co_filename"]
         );
-        assert_eq!(
-            names(13),
-            ["co_names", "co_consts", "co_localsplusnames", "co_name", "co_qualname", "co_filename"]
-        );
+        assert_eq!(names(13), ["co_names", "co_consts", "co_localsplusnames", "co_name", "co_qualname", "co_filename"]);
     }
 }

@@ -1,19 +1,17 @@
-//! The marshal format: reading it without loss, writing it exactly, plainly or canonically.
+//! The marshal format: reading it without loss, writing it exactly or plainly.
 //!
 //! - [`read`] turns bytes into a [`Dump`]: a [`Heap`] and a [`Transcript`] of what the heap alone does not know.
 //! - [`write_exact`] turns both back into the identical bytes.
 //! - [`write()`] writes a heap alone, a flag exactly where a reference follows.
-//! - [`canonical`] rebuilds a heap so that what [`write()`] writes depends on values alone.
 
-mod canonical;
 mod read;
 mod walk;
 mod write;
 
-pub use canonical::canonical;
 pub use read::{Dump, Transcript, read};
+pub(crate) use read::{shorten, unhashable};
 pub(crate) use walk::{Event, Step, walk};
-pub(crate) use write::{Script, write_script};
+pub(crate) use write::{Script, shortest, write_script};
 pub use write::{write, write_exact};
 
 use crate::python::Python;
@@ -41,6 +39,15 @@ macro_rules! type_codes {
                     $($code if $first <= 6 || python.minor() >= $first => Some(Self::$name),)*
                     _ => None,
                 }
+            }
+
+            /// Whether an object with this code, flagged, takes an index.
+            #[inline]
+            pub(crate) fn takes_index(self) -> bool {
+                !matches!(
+                    self,
+                    Self::Null | Self::None | Self::False | Self::True | Self::Ellipsis | Self::StopIteration | Self::Ref
+                )
             }
         }
     };

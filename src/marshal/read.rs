@@ -198,9 +198,7 @@ impl<'a> Reader<'a> {
             }
             TypeCode::TextFloat => Object::Float(self.text_float(start)?),
             TypeCode::Float => Object::Float(u64::from_le_bytes(self.array("float")?)),
-            TypeCode::TextComplex => {
-                Object::Complex { real: self.text_float(start)?, imag: self.text_float(start)? }
-            }
+            TypeCode::TextComplex => Object::Complex { real: self.text_float(start)?, imag: self.text_float(start)? },
             TypeCode::Complex => Object::Complex {
                 real: u64::from_le_bytes(self.array("complex")?),
                 imag: u64::from_le_bytes(self.array("complex")?),
@@ -298,13 +296,7 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    fn open_dict(
-        &mut self,
-        byte: u8,
-        start: usize,
-        empty: Object<'a>,
-        late: bool,
-    ) -> Result<Option<ObjectId>> {
+    fn open_dict(&mut self, byte: u8, start: usize, empty: Object<'a>, late: bool) -> Result<Option<ObjectId>> {
         let id = self.heap.add(empty);
         self.open(byte, start, id, late, Rest::Pairs { start: self.pairs.len() });
         Ok(None)
@@ -462,9 +454,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What the code constructor of every version checks.
-    ///
-    /// Source: CPython `Objects/codeobject.c`, `_PyCode_Validate`, and `PyCode_NewWithPosOnlyArgs` before 3.11.
+    /// What the code constructor checks: types, then numbers.
     fn check_code(&self, id: CodeId) -> Result<()> {
         let code = self.heap.code(id);
         let at = self.frames.last().map_or(0, |frame| frame.at);
@@ -496,7 +486,12 @@ impl<'a> Reader<'a> {
             };
             return Err(self.error(ErrorKind::WrongFieldType { field: field.name(), expected, found }, at));
         }
-        if let Some(why) = bad_numbers(&self.heap, code) {
+        let len = |field| match self.heap[code.object(field)] {
+            Object::Bytes(bytes) => bytes.len(),
+            Object::Tuple(items) => items.len(),
+            _ => 0,
+        };
+        if let Some(why) = self.heap.python().refuses_code(|field| code.number(field), len) {
             return Err(self.error(ErrorKind::BadCode(why), at));
         }
         Ok(())
@@ -528,17 +523,13 @@ impl<'a> Reader<'a> {
 }
 
 /// Joins the steps of a path, leaving out the middle of very long ones.
-fn shorten(path: &[String]) -> String {
+pub(crate) fn shorten(path: &[String]) -> String {
     const ENDS: usize = 4;
     if path.len() <= 2 * ENDS {
         return path.join(" > ");
     }
     let left_out = path.len() - 2 * ENDS;
-    format!(
-        "{} > ... {left_out} more ... > {}",
-        path[..ENDS].join(" > "),
-        path[path.len() - ENDS..].join(" > ")
-    )
+    format!("{} > ... {left_out} more ... > {}", path[..ENDS].join(" > "), path[path.len() - ENDS..].join(" > "))
 }
 
 /// The type inside `key` that has no hash, if there is one. What is already known to be hashable is in `known`, and what
@@ -557,38 +548,6 @@ pub(crate) fn unhashable(heap: &Heap<'_>, key: ObjectId, known: &mut [bool]) -> 
             _ => {}
         }
         known[id.index()] = true;
-    }
-    None
-}
-
-/// Numbers that every version's code constructor refuses.
-fn bad_numbers(heap: &Heap<'_>, code: &Code) -> Option<&'static str> {
-    let python = heap.python();
-    let number = |field| code.number(field);
-    let len = |field| match heap[code.object(field)] {
-        Object::Bytes(bytes) => bytes.len(),
-        Object::Tuple(items) => items.len(),
-        _ => 0,
-    };
-    if number(Field::ArgCount) < 0 || number(Field::KwOnlyArgCount) < 0 || number(Field::NLocals) < 0 {
-        return Some("a count is negative");
-    }
-    if number(Field::PosOnlyArgCount) < 0 {
-        return Some("a count is negative");
-    }
-    if python.minor() >= 11 {
-        if number(Field::ArgCount) < number(Field::PosOnlyArgCount) {
-            return Some("more positional-only arguments than positional ones");
-        }
-        if number(Field::StackSize) < 0 || number(Field::Flags) < 0 {
-            return Some("stack size or flags are negative");
-        }
-        if len(Field::LocalsPlusNames) != len(Field::LocalsPlusKinds) {
-            return Some("not as many kinds of variables as names");
-        }
-        if len(Field::Code) % 2 != 0 {
-            return Some("bytecode of an odd length");
-        }
     }
     None
 }

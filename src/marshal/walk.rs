@@ -37,11 +37,7 @@ struct Frame {
 ///
 /// # Errors
 /// The first error of `visit`.
-pub(crate) fn walk(
-    heap: &Heap<'_>,
-    root: ObjectId,
-    mut visit: impl FnMut(Event) -> Result<bool>,
-) -> Result<()> {
+pub(crate) fn walk(heap: &Heap<'_>, root: ObjectId, mut visit: impl FnMut(Event) -> Result<bool>) -> Result<()> {
     let layout = &heap.python().layout().fields;
     let mut frames: Vec<Frame> = Vec::new();
     let mut enter = |frames: &mut Vec<Frame>, id, step| -> Result<()> {

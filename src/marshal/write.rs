@@ -274,10 +274,8 @@ impl Script<'static> for Plain {
         }
         let code = shortest(&heap[id]) as u8;
         // The singletons take no index.
-        let takes_index = !matches!(
-            heap[id],
-            Object::None | Object::False | Object::True | Object::Ellipsis | Object::StopIteration
-        );
+        let takes_index =
+            !matches!(heap[id], Object::None | Object::False | Object::True | Object::Ellipsis | Object::StopIteration);
         if takes_index && self.seen[id.index()] == Seen::Again {
             self.indexes[id.index()] = Some(self.next);
             self.next += 1;
@@ -296,7 +294,7 @@ impl Script<'static> for Plain {
 }
 
 /// The code that the newest marshal versions write.
-fn shortest(object: &Object<'_>) -> TypeCode {
+pub(crate) fn shortest(object: &Object<'_>) -> TypeCode {
     match object {
         Object::None => TypeCode::None,
         Object::False => TypeCode::False,

@@ -1,0 +1,72 @@
+//! The binary data of an image, read front to back by one cursor for each section.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::isa::{Section, Table};
+use crate::varint;
+
+/// The cursors of an image.
+#[derive(Debug, Clone)]
+pub(crate) struct Data<'v> {
+    sections: [&'v [u8]; Section::ALL.len()],
+    at: [usize; Section::ALL.len()],
+}
+
+impl<'v> Data<'v> {
+    pub(crate) fn new(image: &'v Image<'_>) -> Self {
+        Self { sections: Section::ALL.map(|section| image.section(section)), at: [0; Section::ALL.len()] }
+    }
+
+    /// How much of a section was read.
+    pub(crate) fn position(&self, section: Section) -> usize {
+        self.at[section as usize]
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, section: Section, len: u32) -> Result<&'v [u8]> {
+        let (needed, at) = (len as usize, self.at[section as usize]);
+        match self.sections[section as usize][at..].get(..needed) {
+            Some(bytes) => {
+                self.at[section as usize] += needed;
+                Ok(bytes)
+            }
+            None => {
+                let left = self.sections[section as usize].len() - at;
+                Err(self.error(section, ErrorKind::UnexpectedEnd { what: section.name(), needed, left }))
+            }
+        }
+    }
+
+    pub(crate) fn float(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.take(Section::Numbers, 8)?.try_into().expect("8 bytes were taken")))
+    }
+
+    /// A number of a code object.
+    #[inline]
+    pub(crate) fn count(&mut self) -> Result<u32> {
+        let at = &mut self.at[Section::Counts as usize];
+        let number = varint::read(self.sections[Section::Counts as usize], at);
+        number.ok_or_else(|| self.error(Section::Counts, ErrorKind::BadVarint("the counts")))
+    }
+
+    pub(crate) fn table(&mut self) -> Result<Table> {
+        self.count().map(Table::of)
+    }
+
+    /// # Errors
+    /// [`ErrorKind::UnreadData`] if a section goes on.
+    pub(crate) fn check_end(&self) -> Result<()> {
+        for section in Section::ALL {
+            let left = self.sections[section as usize].len() - self.position(section);
+            if left > 0 {
+                return Err(self.error(section, ErrorKind::UnreadData { section: section.name(), left }));
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn error(&self, section: Section, kind: ErrorKind) -> Error {
+        Error::at(kind, self.position(section)).inside(format!("section {}", section.name()))
+    }
+}

@@ -1,0 +1,312 @@
+//! Generates the instructions and the binary data.
+//!
+//! Invariants:
+//! - The slots are filled from the bottom in the order of the [`Schedule`], then the deferred containers, and the root
+//!   is made last, on top.
+//! - A value in a slot is referred to by LOAD_FAST or COPY, whichever is shorter.
+
+use std::borrow::Cow;
+
+use crate::error::{ErrorKind, Result};
+use crate::graph::{Graph, NodeId};
+use crate::heap::{Object, Str};
+use crate::image::Image;
+use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
+use crate::key::Sharing;
+use crate::schedule::{Schedule, immediate};
+use crate::varint;
+
+/// How an initializer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum End {
+    /// RETURN_VALUE: it gives its object back.
+    #[default]
+    Return,
+    /// START_CODE: it executes its code object.
+    Start,
+}
+
+/// Emits what makes the root of a graph. The image has no names and no source section yet.
+///
+/// # Errors
+/// [`ErrorKind::NotCode`] if START_CODE has no code object to start; [`ErrorKind::BudgetExceeded`] if building values
+/// anew at each use takes more than `budget` bytes.
+pub fn emit(graph: &Graph<'_, '_>, schedule: &Schedule, end: End, budget: usize) -> Result<Image<'static>> {
+    let mut emitter = Emitter {
+        graph,
+        schedule,
+        instructions: Vec::with_capacity(4 * graph.len()),
+        sections: Default::default(),
+        n_slots: 0,
+        height: 0,
+        max_height: 0,
+        todo: Vec::new(),
+        table_numbers: Vec::new(),
+        n_tables: 0,
+        budget,
+    };
+    emitter.slots()?;
+    emitter.deferred()?;
+    emitter.value(graph.root)?;
+    emitter.end(end)?;
+    let mut sections = [const { Cow::Borrowed::<[u8]>(&[]) }; Section::ALL.len()];
+    for (section, data) in sections.iter_mut().zip(emitter.sections) {
+        *section = Cow::Owned(data);
+    }
+    Ok(Image {
+        magic: graph.heap.python().magic(),
+        max_stack: emitter.max_height,
+        module: Cow::Borrowed(""),
+        filename: Cow::Borrowed(""),
+        instructions: Cow::Owned(emitter.instructions),
+        sections,
+        source: None,
+    })
+}
+
+/// What is left to emit, the next on top.
+enum Task {
+    /// Bring a value onto the stack.
+    Value(NodeId),
+    /// Make a value of its operands, which are on the stack.
+    Finish(NodeId),
+}
+
+struct Emitter<'g> {
+    graph: &'g Graph<'g, 'g>,
+    schedule: &'g Schedule,
+    instructions: Vec<u8>,
+    sections: [Vec<u8>; Section::ALL.len()],
+    /// Slots that are filled.
+    n_slots: u32,
+    height: u32,
+    max_height: u32,
+    todo: Vec<Task>,
+    /// By node: the number of the table that holds it. Empty until the first table.
+    table_numbers: Vec<u32>,
+    n_tables: u32,
+    budget: usize,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl Emitter<'_> {
+    fn slots(&mut self) -> Result<()> {
+        for (at, &id) in self.schedule.slots.iter().enumerate() {
+            if at < self.graph.deferred.len() {
+                let op = if matches!(self.graph.object(id), Object::Dict(_)) { Op::BuildMap } else { Op::BuildList };
+                self.op(op, 0);
+                self.pushed();
+            } else {
+                self.value(id)?;
+            }
+            self.n_slots += 1;
+        }
+        Ok(())
+    }
+
+    fn deferred(&mut self) -> Result<()> {
+        for (slot, (id, fills)) in (0..).zip(&self.graph.deferred) {
+            let (op, step) =
+                if matches!(self.graph.object(*id), Object::Dict(_)) { (Op::MapAdd, 2) } else { (Op::ListAppend, 1) };
+            for values in fills.chunks_exact(step) {
+                for value in values {
+                    self.value(*value)?;
+                }
+                self.height -= step as u32;
+                self.op(op, self.height - slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, end: End) -> Result<()> {
+        let root = self.graph.object(self.graph.root);
+        match (end, root) {
+            (End::Return, _) => self.op(Op::ReturnValue, 0),
+            (End::Start, Object::Code(_)) => self.op(Op::StartCode, 0),
+            (End::Start, other) => return Err(ErrorKind::NotCode(other.type_name()).into()),
+        }
+        Ok(())
+    }
+
+    /// Brings one value onto the stack, with everything that is made in place for it.
+    fn value(&mut self, id: NodeId) -> Result<()> {
+        self.todo.push(Task::Value(id));
+        while let Some(task) = self.todo.pop() {
+            match task {
+                Task::Value(id) => {
+                    if let Some(slot) = self.schedule.slot(id).filter(|slot| *slot < self.n_slots) {
+                        self.copy(slot);
+                    } else if let Some(immediate) = immediate(self.graph, id) {
+                        immediate.encode(&mut self.instructions);
+                        self.pushed();
+                    } else if self.graph.object(id).is_compound() {
+                        self.todo.push(Task::Finish(id));
+                        self.todo.extend(self.graph.operands(id).iter().rev().map(|operand| Task::Value(*operand)));
+                    } else {
+                        self.leaf(id);
+                    }
+                }
+                Task::Finish(id) => self.finish(id),
+            }
+            if self.instructions.len() > self.budget && self.size() > self.budget {
+                let budget = self.budget as u64;
+                return Err(ErrorKind::BudgetExceeded { what: "building every value anew", budget }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.instructions.len() + self.sections.iter().map(Vec::len).sum::<usize>()
+    }
+
+    #[inline]
+    fn op(&mut self, op: Op, oparg: u32) {
+        Instruction { op, oparg }.encode(&mut self.instructions);
+    }
+
+    #[inline]
+    fn pushed(&mut self) {
+        self.height += 1;
+        self.max_height = self.max_height.max(self.height);
+    }
+
+    fn copy(&mut self, slot: u32) {
+        let depth = self.height - slot;
+        if Instruction::len(slot) <= Instruction::len(depth) {
+            self.op(Op::LoadFast, slot);
+        } else {
+            self.op(Op::Copy, depth);
+        }
+        self.pushed();
+    }
+
+    fn take(&mut self, section: Section, data: &[u8]) -> u32 {
+        self.sections[section as usize].extend_from_slice(data);
+        u32::try_from(data.len()).expect("inputs are below 2 GiB")
+    }
+
+    fn leaf(&mut self, id: NodeId) {
+        match *self.graph.object(id) {
+            Object::Int(value) => {
+                let bytes = value.to_le_bytes();
+                let sign = if value < 0 { 0xff } else { 0 };
+                // The fewest bytes whose top bit is the sign.
+                let mut len = bytes.len();
+                while len > 1 && bytes[len - 1] == sign && (bytes[len - 2] ^ sign) < 0x80 {
+                    len -= 1;
+                }
+                self.long(&bytes[..len]);
+            }
+            Object::Long(long) => self.long(&self.graph.heap.long(long).to_signed_bytes_le()),
+            Object::Float(bits) => self.float(bits),
+            Object::Complex { real, imag } => {
+                self.float(real);
+                self.float(imag);
+                self.height -= 2;
+                self.intrinsic(Intrinsic::MakeComplex);
+                self.pushed();
+            }
+            Object::Bytes(bytes) => {
+                let oparg = self.take(Section::Bytes, bytes);
+                self.op(Op::MakeBytes, oparg);
+                self.pushed();
+            }
+            Object::Str(text) => self.text(text),
+            other => unreachable!("{} is no leaf, or loads at once", other.type_name()),
+        }
+    }
+
+    fn long(&mut self, bytes: &[u8]) {
+        let oparg = self.take(Section::Numbers, bytes);
+        self.op(Op::MakeLong, oparg);
+        self.pushed();
+    }
+
+    fn float(&mut self, bits: u64) {
+        self.take(Section::Numbers, &bits.to_le_bytes());
+        self.op(Op::MakeFloat, 0);
+        self.pushed();
+    }
+
+    fn text(&mut self, text: Str<'_>) {
+        let (op, section) = match (text.is_interned(), text.is_ascii()) {
+            (false, true) => (Op::MakeString, Section::Strings),
+            (false, false) => (Op::MakeStringUtf8, Section::Strings),
+            (true, true) => (Op::MakeStringInterned, Section::Names),
+            (true, false) => (Op::MakeStringInternedUtf8, Section::Names),
+        };
+        let oparg = self.take(section, text.to_utf8(&mut Vec::new()));
+        self.op(op, oparg);
+        self.pushed();
+    }
+
+    fn intrinsic(&mut self, intrinsic: Intrinsic) {
+        self.op(intrinsic.op(), intrinsic.operand());
+    }
+
+    fn finish(&mut self, id: NodeId) {
+        let n_operands = u32::try_from(self.graph.operands(id).len()).expect("inputs are below 2 GiB");
+        match self.graph.object(id) {
+            Object::Tuple(_) => self.op(Op::BuildTuple, n_operands),
+            Object::List(_) => self.op(Op::BuildList, n_operands),
+            Object::Set(_) => self.op(Op::BuildSet, n_operands),
+            Object::Dict(_) => self.op(Op::BuildMap, n_operands / 2),
+            Object::Slice(_) => self.op(Op::BuildSlice, n_operands),
+            Object::FrozenSet(_) => {
+                self.op(Op::BuildTuple, n_operands);
+                self.intrinsic(Intrinsic::MakeFrozenSet);
+            }
+            Object::FrozenDict(_) => {
+                self.op(Op::BuildMap, n_operands / 2);
+                self.intrinsic(Intrinsic::MakeFrozenDict);
+            }
+            Object::Code(_) => self.code(id),
+            other => unreachable!("{} has no operands", other.type_name()),
+        }
+        self.height -= n_operands;
+        self.pushed();
+    }
+
+    /// MAKE_CODE, its numbers, and its tables: see [`Table`].
+    fn code(&mut self, id: NodeId) {
+        let (heap, layout) = (self.graph.heap, self.graph.heap.python().layout());
+        let Object::Code(code) = self.graph.object(id) else { unreachable!("a code object") };
+        let code = heap.code(*code);
+        let counts = &mut self.sections[Section::Counts as usize];
+        for field in &layout.numbers {
+            varint::write(counts, code.number(*field).cast_unsigned());
+        }
+        for (field, &table) in layout.tables.iter().zip(self.graph.tables(id)) {
+            let Object::Bytes(bytes) = *self.graph.object(table) else { unreachable!("the reader checks fields") };
+            let place = self.table(table, bytes);
+            place.write(&mut self.sections[Section::Counts as usize]);
+            if matches!(place, Table::Inline(_)) {
+                self.take(Section::of_table(*field), bytes);
+            }
+        }
+        self.op(Op::MakeCode, 0);
+    }
+
+    /// Where a table stands. Empty and one-byte tables are process-wide, so sharing them says nothing.
+    fn table(&mut self, id: NodeId, bytes: &[u8]) -> Table {
+        let inline = Table::Inline(u32::try_from(bytes.len()).expect("inputs are below 2 GiB"));
+        if bytes.len() > 1 && self.graph.sharing != Sharing::None {
+            if let Some(slot) = self.schedule.slot(id) {
+                return Table::Slot(slot);
+            }
+            if self.table_numbers.is_empty() {
+                self.table_numbers = vec![NONE; self.graph.len()];
+            }
+            let number = &mut self.table_numbers[id.index()];
+            if *number != NONE {
+                return Table::Earlier(*number);
+            }
+            *number = self.n_tables;
+        }
+        self.n_tables += 1;
+        inline
+    }
+}

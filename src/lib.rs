@@ -1,0 +1,24 @@
+//! Compiles CPython marshal dumps into bytecode that constructs their objects.
+pub mod canonical;
+pub mod check;
+pub mod common;
+pub mod compare;
+pub mod compile;
+mod data;
+pub mod emit;
+pub mod error;
+pub mod file;
+pub mod graph;
+pub mod heap;
+pub mod image;
+pub mod isa;
+pub mod key;
+pub mod marshal;
+pub mod pyc;
+pub mod python;
+pub mod schedule;
+pub mod source;
+mod varint;
+pub mod verify;
+pub mod vm;
+pub use key::Sharing;

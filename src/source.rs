@@ -1,0 +1,310 @@
+//! The source section: what the objects alone do not know of the dump that they were compiled from.
+//!
+//! With it, turning an initializer back gives the identical dump, in every sharing mode.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | kind: 0 transcript, 1 transcript without classes, 2 the dump itself |
+//! | varint | *n*, how many type bytes the dump has |
+//! | ⌈*n*/8⌉ | a bit for each, the lowest first: 1 where the type byte is not the one foreseen |
+//! | | the type bytes that were not foreseen |
+//! | varint | how many indexes of references were not foreseen |
+//! | | for each: a varint, how many references stand before it since the last one; a varint, its index |
+//! | varint | how many text floats there are |
+//! | | for each: a byte, its length; the text |
+//! | | what follows the object in the dump |
+//!
+//! What is foreseen: the type byte that was last seen for the same kind of object, in the same state (already flagged or
+//! not); at first the plain code, or `r`. The index of the latest flagged object of the same *class*: the objects that the
+//! compiler merged into one. Without classes (`--sharing none`) no object counts as flagged, and no index is foreseen.
+//!
+//! The dump itself stands there only if objects cannot make it again: a dict in it drops a key, or it is so much larger
+//! than the initializer that a reader would rightly distrust the transcript.
+
+use crate::error::{ErrorKind, Result};
+use crate::graph::Graph;
+use crate::heap::{Heap, Object, ObjectId};
+use crate::key::Sharing;
+use crate::marshal::{Dump, FLAG_REF, Script, TypeCode, shortest, write_script};
+use crate::varint;
+
+const TRANSCRIPT: u8 = 0;
+const WITHOUT_CLASSES: u8 = 1;
+const VERBATIM: u8 = 2;
+
+/// The most bytes that a dump may have, for an initializer of so many: enough for any real one, and a bound for others.
+fn budget(initializer_len: usize) -> usize {
+    256 * initializer_len + (1 << 20)
+}
+
+/// Encodes the source section of a dump whose initializer takes `payload_len` bytes. `input` is what was read.
+pub(crate) fn encode(dump: &Dump<'_>, input: &[u8], graph: &Graph<'_, '_>, payload_len: usize) -> Result<Vec<u8>> {
+    let drops_a_key = |object: &Object<'_>| match object {
+        Object::Dict(items) | Object::FrozenDict(items) => items.len() % 2 == 1,
+        _ => false,
+    };
+    if input.len() > budget(payload_len) || dump.heap.ids().any(|id| drops_a_key(&dump.heap[id])) {
+        return Ok([&[VERBATIM], input].concat());
+    }
+    let classes = graph.sharing != Sharing::None;
+    let n_classes = if classes { graph.len() } else { 0 };
+    let mut recorder = Recorder {
+        dump,
+        graph,
+        forecast: Forecast::new(n_classes),
+        at: 0,
+        n_refs: 0,
+        bits: vec![0; dump.transcript.types.len().div_ceil(8)],
+        types: Vec::new(),
+        n_indexes: 0,
+        last_index: 0,
+        indexes: Vec::new(),
+    };
+    recorder.record()?;
+    let mut out = vec![if classes { TRANSCRIPT } else { WITHOUT_CLASSES }];
+    varint::write(&mut out, small(dump.transcript.types.len()));
+    out.extend_from_slice(&recorder.bits);
+    out.extend_from_slice(&recorder.types);
+    varint::write(&mut out, recorder.n_indexes);
+    out.extend_from_slice(&recorder.indexes);
+    varint::write(&mut out, small(dump.transcript.texts.len()));
+    for text in &dump.transcript.texts {
+        out.push(u8::try_from(text.len()).expect("texts were read with a length of one byte"));
+        out.extend_from_slice(text);
+    }
+    out.extend_from_slice(dump.trailing);
+    Ok(out)
+}
+
+fn small(len: usize) -> u32 {
+    u32::try_from(len).expect("inputs are below 2 GiB")
+}
+
+/// Writes the dump again whose initializer made `root`.
+///
+/// # Errors
+/// [`ErrorKind::BadSource`] where the section does not fit the objects, [`ErrorKind::BudgetExceeded`] where the dump is
+/// out of proportion to its initializer.
+pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_len: usize) -> Result<Vec<u8>> {
+    let cut_short = || ErrorKind::BadSource("it ends early");
+    let (&kind, mut rest) = section.split_first().ok_or_else(cut_short)?;
+    let n_classes = match kind {
+        TRANSCRIPT => heap.len(),
+        WITHOUT_CLASSES => 0,
+        VERBATIM => return Ok(rest.to_vec()),
+        _ => return Err(ErrorKind::BadSource("its kind is unknown").into()),
+    };
+    let n_types = number(&mut rest)? as usize;
+    let bits = take(&mut rest, n_types.div_ceil(8))?;
+    if n_types % 8 != 0 && bits[bits.len() - 1] >> (n_types % 8) != 0 {
+        return Err(ErrorKind::BadSource("bits stand behind the last type byte").into());
+    }
+    let types = take(&mut rest, bits.iter().map(|byte| byte.count_ones() as usize).sum())?;
+    let n_indexes = number(&mut rest)?;
+    let indexes = rest;
+    for _ in 0..n_indexes {
+        number(&mut rest)?;
+        number(&mut rest)?;
+    }
+    let indexes = &indexes[..indexes.len() - rest.len()];
+    let n_texts = number(&mut rest)?;
+    let texts = rest;
+    for _ in 0..n_texts {
+        let [len] = *take(&mut rest, 1)? else { unreachable!("one byte was taken") };
+        take(&mut rest, usize::from(len))?;
+    }
+    let texts = &texts[..texts.len() - rest.len()];
+    let mut player =
+        Player { forecast: Forecast::new(n_classes), n_types, at: 0, bits, types, indexes, until_index: None, texts };
+    let mut out = Vec::new();
+    write_script(heap, root, &mut player, budget(payload_len + section.len()), &mut out)?;
+    if player.at != n_types || !player.indexes.is_empty() || player.until_index.is_some() || !player.texts.is_empty() {
+        return Err(ErrorKind::BadSource("it goes on behind the last object").into());
+    }
+    out.extend_from_slice(rest);
+    Ok(out)
+}
+
+fn number(rest: &mut &[u8]) -> Result<u32> {
+    let mut at = 0;
+    let number = varint::read(rest, &mut at).ok_or(ErrorKind::BadVarint("the source section"))?;
+    *rest = &rest[at..];
+    Ok(number)
+}
+
+fn take<'s>(rest: &mut &'s [u8], len: usize) -> Result<&'s [u8]> {
+    let (taken, left) = rest.split_at_checked(len).ok_or(ErrorKind::BadSource("it ends early"))?;
+    *rest = left;
+    Ok(taken)
+}
+
+/// What type bytes and indexes to expect. Writer and reader keep one each, in step.
+struct Forecast {
+    /// By state (flagged before or not) and kind of object.
+    last: [[u8; 128]; 2],
+    /// By class: the index that it last took.
+    index_of: Vec<u32>,
+    next_index: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The kind of str that CPython keeps one object of: whether it is interned depends on who is asked.
+const CACHED: u8 = 1;
+
+impl Forecast {
+    fn new(n_classes: usize) -> Self {
+        let mut last = [[TypeCode::Ref as u8; 128]; 2];
+        for (code, foreseen) in (0..).zip(&mut last[0]) {
+            *foreseen = code;
+        }
+        last[0][usize::from(CACHED)] = TypeCode::ShortAscii as u8;
+        Self { last, index_of: vec![NONE; n_classes], next_index: 0 }
+    }
+
+    /// The type byte that is expected, and the place to keep the real one.
+    fn foreseen(&mut self, object: Option<&Object<'_>>, class: Option<usize>) -> &mut u8 {
+        let kind = match object {
+            None => TypeCode::Null as u8,
+            Some(Object::Str(text)) if text.is_cached() => CACHED,
+            Some(object) => shortest(object) as u8,
+        };
+        let flagged = class.is_some_and(|class| self.index_of[class] != NONE);
+        &mut self.last[usize::from(flagged)][usize::from(kind)]
+    }
+
+    /// Notes the real type byte.
+    fn saw(&mut self, byte: u8, takes_index: bool, class: Option<usize>) {
+        if byte & FLAG_REF != 0 && takes_index {
+            if let Some(class) = class {
+                self.index_of[class] = self.next_index;
+            }
+            self.next_index += 1;
+        }
+    }
+
+    fn index(&self, class: Option<usize>) -> u32 {
+        class.map_or(NONE, |class| self.index_of[class])
+    }
+}
+
+/// Compares a dump with the forecast.
+struct Recorder<'d> {
+    dump: &'d Dump<'d>,
+    graph: &'d Graph<'d, 'd>,
+    forecast: Forecast,
+    /// Type bytes so far.
+    at: usize,
+    n_refs: usize,
+    bits: Vec<u8>,
+    types: Vec<u8>,
+    n_indexes: u32,
+    last_index: usize,
+    indexes: Vec<u8>,
+}
+
+impl Recorder<'_> {
+    fn record(&mut self) -> Result<()> {
+        let dump = self.dump;
+        crate::marshal::walk(&dump.heap, dump.root, |event| {
+            let id = match event {
+                crate::marshal::Event::Object { id, .. } => Some(id),
+                crate::marshal::Event::Null { .. } => None,
+                crate::marshal::Event::Number { .. } => return Ok(false),
+            };
+            Ok(self.object(id))
+        })
+    }
+
+    /// Whether the object is written in full here.
+    fn object(&mut self, id: Option<ObjectId>) -> bool {
+        let byte = self.dump.transcript.types[self.at];
+        let classes = self.graph.sharing != Sharing::None;
+        let class = id.filter(|_| classes).and_then(|id| self.graph.node_of(id)).map(|node| node.index());
+        let foreseen = self.forecast.foreseen(id.map(|id| &self.dump.heap[id]), class);
+        if *foreseen != byte {
+            *foreseen = byte;
+            self.bits[self.at / 8] |= 1 << (self.at % 8);
+            self.types.push(byte);
+        }
+        self.at += 1;
+        let code = TypeCode::new(byte, self.dump.heap.python()).expect("the dump was read");
+        if code == TypeCode::Ref {
+            let index = self.dump.transcript.refs[self.n_refs];
+            if index != self.forecast.index(class) {
+                varint::write(&mut self.indexes, small(self.n_refs - self.last_index));
+                varint::write(&mut self.indexes, index);
+                self.n_indexes += 1;
+                self.last_index = self.n_refs + 1;
+            }
+            self.n_refs += 1;
+            return false;
+        }
+        self.forecast.saw(byte, code.takes_index(), class);
+        true
+    }
+}
+
+/// Makes the dump again from the forecast and what was not foreseen.
+struct Player<'s> {
+    forecast: Forecast,
+    n_types: usize,
+    /// Type bytes so far.
+    at: usize,
+    bits: &'s [u8],
+    types: &'s [u8],
+    indexes: &'s [u8],
+    /// References up to the next one that was not foreseen, once that is known.
+    until_index: Option<u32>,
+    texts: &'s [u8],
+}
+
+impl<'s> Script<'s> for Player<'s> {
+    fn type_byte(&mut self, heap: &Heap<'_>, id: Option<ObjectId>) -> Result<u8> {
+        if self.at == self.n_types {
+            return Err(ErrorKind::BadSource("it ends early").into());
+        }
+        let class = id.filter(|_| !self.forecast.index_of.is_empty()).map(ObjectId::index);
+        let foreseen = self.forecast.foreseen(id.map(|id| &heap[id]), class);
+        if self.bits[self.at / 8] >> (self.at % 8) & 1 != 0 {
+            let (&byte, rest) = self.types.split_first().expect("one for each bit");
+            self.types = rest;
+            *foreseen = byte;
+        }
+        let byte = *foreseen;
+        self.at += 1;
+        let takes_index = TypeCode::new(byte, heap.python()).is_some_and(TypeCode::takes_index);
+        self.forecast.saw(byte, takes_index, class);
+        Ok(byte)
+    }
+
+    fn reference(&mut self, id: ObjectId) -> Result<u32> {
+        if self.until_index.is_none() && !self.indexes.is_empty() {
+            self.until_index = Some(number(&mut self.indexes)?);
+        }
+        match &mut self.until_index {
+            Some(0) => {
+                self.until_index = None;
+                number(&mut self.indexes)
+            }
+            until => {
+                if let Some(until) = until {
+                    *until -= 1;
+                }
+                let class = Some(id.index()).filter(|_| !self.forecast.index_of.is_empty());
+                match self.forecast.index(class) {
+                    NONE => Err(ErrorKind::BadSource("a reference has no index").into()),
+                    index => Ok(index),
+                }
+            }
+        }
+    }
+
+    fn text(&mut self) -> Result<&'s [u8]> {
+        if self.texts.is_empty() {
+            return Err(ErrorKind::BadSource("a text float has no text").into());
+        }
+        let [len] = *take(&mut self.texts, 1)? else { unreachable!("one byte was taken") };
+        take(&mut self.texts, usize::from(len))
+    }
+}

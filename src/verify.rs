@@ -1,0 +1,440 @@
+//! Checks an image, so that executing it needs no checks.
+//!
+//! One pass over the instructions with a stack of types; no instruction jumps, so there are no paths to walk.
+//!
+//! Invariants of [`Verified`]:
+//! - Every operand is in its range, and every value it reaches is on the stack.
+//! - Every byte of data is there, is read by exactly one instruction, and is in the form that the emitter writes.
+//! - MAKE_CODE's operands have the types, its tables the lengths, and its numbers the ranges that CPython demands.
+//! - What is put into a set, or is a key, has a hash.
+//! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
+
+use crate::common;
+use crate::data::Data;
+use crate::error::{Error, ErrorKind, Result};
+use crate::heap::Str;
+use crate::image::Image;
+use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Pops, Section, Table};
+use crate::python::{Field, FieldKind, Python};
+
+/// An image that [`verify`] accepted: the only kind that can be executed or listed.
+#[derive(Debug, Clone)]
+pub struct Verified<'a> {
+    image: Image<'a>,
+    python: Python,
+    /// Values that are made, as far as they need room of their own.
+    n_objects: usize,
+    /// Items of all containers.
+    n_items: usize,
+    starts: bool,
+}
+
+impl<'a> Verified<'a> {
+    /// The image.
+    pub fn image(&self) -> &Image<'a> {
+        &self.image
+    }
+
+    /// The Python whose code objects it makes.
+    pub fn python(&self) -> Python {
+        self.python
+    }
+
+    /// Whether it ends in START_CODE.
+    pub fn starts_code(&self) -> bool {
+        self.starts
+    }
+
+    pub(crate) fn n_objects(&self) -> usize {
+        self.n_objects
+    }
+
+    pub(crate) fn n_items(&self) -> usize {
+        self.n_items
+    }
+}
+
+/// What is known of a value on the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Value {
+    kind: Kind,
+    /// Whether it has a hash; for a fresh dict, whether a frozendict of it would have one.
+    hashable: bool,
+    /// Length of a tuple or of bytes.
+    len: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Other,
+    Float,
+    Str,
+    Bytes,
+    /// All items are str.
+    NameTuple,
+    Tuple,
+    List,
+    /// A dict that stands nowhere else.
+    FreshDict,
+    Dict,
+    Code,
+}
+
+impl Value {
+    fn new(kind: Kind) -> Self {
+        Self { kind, hashable: kind != Kind::List, len: 0 }
+    }
+
+    /// Whether it can be a key.
+    fn has_hash(self) -> bool {
+        self.hashable && self.kind != Kind::FreshDict
+    }
+
+    /// A dict that something else holds, or that grows, is none to make a frozendict of.
+    fn share(&mut self) {
+        if self.kind == Kind::FreshDict {
+            *self = Self { kind: Kind::Dict, hashable: false, len: 0 };
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self.kind {
+            Kind::Other => "another object",
+            Kind::Float => "a float",
+            Kind::Str => "a str",
+            Kind::Bytes => "bytes",
+            Kind::NameTuple => "a tuple of str",
+            Kind::Tuple => "a tuple with other items",
+            Kind::List => "a list",
+            Kind::FreshDict | Kind::Dict => "a dict",
+            Kind::Code => "a code object",
+        }
+    }
+}
+
+/// Verifies an image.
+///
+/// # Errors
+/// What does not hold of the invariants, with its byte and the part of the image it is in.
+pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
+    let python = image.python()?;
+    let mut verifier = Verifier {
+        python,
+        instructions: &image.instructions,
+        data: Data::new(&image),
+        at: 0,
+        // What the header states is believed only as far as the instructions can reach.
+        stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
+        reached: 0,
+        table_lens: Vec::new(),
+        n_objects: 0,
+        n_items: 0,
+    };
+    let starts = verifier.run()?;
+    verifier.data.check_end()?;
+    let (reached, n_objects, n_items) = (verifier.reached, verifier.n_objects, verifier.n_items);
+    let reached = u32::try_from(reached).expect("instructions are below 2 GiB");
+    if reached != image.max_stack {
+        return Err(ErrorKind::WrongStack { stated: image.max_stack, reached }.into());
+    }
+    Ok(Verified { python, n_objects, n_items, starts, image })
+}
+
+struct Verifier<'v> {
+    python: Python,
+    instructions: &'v [u8],
+    data: Data<'v>,
+    /// Where the instruction begins.
+    at: usize,
+    stack: Vec<Value>,
+    reached: usize,
+    /// Lengths of the inline tables, by number.
+    table_lens: Vec<u32>,
+    n_objects: usize,
+    n_items: usize,
+}
+
+impl Verifier<'_> {
+    /// Whether the end is START_CODE.
+    fn run(&mut self) -> Result<bool> {
+        loop {
+            let (instruction, next) =
+                Instruction::decode(self.instructions, self.at).map_err(|error| error.inside("the instructions"))?;
+            self.step(instruction)?;
+            self.reached = self.reached.max(self.stack.len());
+            let starts = instruction.op == Op::StartCode;
+            if starts || instruction.op == Op::ReturnValue {
+                if next != self.instructions.len() {
+                    let why = "instructions follow the end";
+                    return Err(Error::at(ErrorKind::BadEnd(why), next).inside("the instructions"));
+                }
+                return Ok(starts);
+            }
+            self.at = next;
+        }
+    }
+
+    fn step(&mut self, instruction: Instruction) -> Result<()> {
+        let Instruction { op, oparg } = instruction;
+        self.check_operand(instruction)?;
+        let needed = match op.info().pops {
+            Pops::Fixed(n) => u64::from(n),
+            Pops::PerOparg(n) => u64::from(n) * u64::from(oparg),
+            Pops::Code => self.python.layout().operands.len() as u64,
+        };
+        if needed > self.stack.len() as u64 {
+            return Err(self.underflow(instruction, needed));
+        }
+        let base = self.stack.len() - needed as usize;
+        let value = match op {
+            Op::ExtendedArg => unreachable!("decoding folds it"),
+            Op::LoadInt | Op::LoadCommonConst | Op::LoadCommonName => load(instruction),
+            Op::LoadFast => self.copy(instruction, oparg as usize)?,
+            Op::Copy => {
+                let slot = self.reach(instruction, self.stack.len())?;
+                self.copy(instruction, slot)?
+            }
+            Op::MakeString | Op::MakeStringUtf8 | Op::MakeStringInterned | Op::MakeStringInternedUtf8 => {
+                self.text(instruction)?
+            }
+            Op::MakeBytes => {
+                self.data.take(Section::Bytes, oparg)?;
+                Value { len: oparg, ..Value::new(Kind::Bytes) }
+            }
+            Op::MakeFloat => {
+                self.data.float()?;
+                Value::new(Kind::Float)
+            }
+            Op::MakeLong => self.long(instruction)?,
+            Op::BuildTuple => self.tuple(base),
+            Op::BuildList => Value::new(Kind::List),
+            Op::BuildSet => {
+                self.check_hashable(&self.stack[base..], 1, "a set item")?;
+                Value { hashable: false, ..Value::new(Kind::Other) }
+            }
+            Op::BuildMap => {
+                self.check_hashable(&self.stack[base..], 2, "a dict key")?;
+                Value {
+                    hashable: self.stack[base..].iter().all(|value| value.has_hash()),
+                    ..Value::new(Kind::FreshDict)
+                }
+            }
+            Op::BuildSlice => {
+                Value { hashable: self.stack[base..].iter().all(|value| value.has_hash()), ..Value::new(Kind::Other) }
+            }
+            Op::ListAppend | Op::MapAdd => {
+                let slot = self.reach(instruction, base)?;
+                let wanted = if op == Op::ListAppend { &[Kind::List][..] } else { &[Kind::Dict, Kind::FreshDict] };
+                if !wanted.contains(&self.stack[slot].kind) {
+                    return Err(self.wrong(instruction, "the value it reaches has another type"));
+                }
+                if op == Op::MapAdd {
+                    self.check_hashable(&self.stack[base..], 2, "a dict key")?;
+                    self.stack[slot].share();
+                }
+                self.n_items += needed as usize;
+                self.stack.truncate(base);
+                return Ok(());
+            }
+            Op::CallIntrinsic1 | Op::CallIntrinsic2 => self.intrinsic(instruction, base)?,
+            Op::MakeCode => self.code(base)?,
+            Op::ReturnValue => return Ok(()),
+            Op::StartCode => {
+                if self.stack[base].kind != Kind::Code {
+                    return Err(self.wrong(instruction, "the top is no code object"));
+                }
+                return Ok(());
+            }
+        };
+        self.n_objects += usize::from(!matches!(op, Op::LoadFast | Op::Copy));
+        self.n_items += needed as usize;
+        self.stack.truncate(base);
+        self.stack.push(value);
+        Ok(())
+    }
+
+    /// The operand's own range.
+    fn check_operand(&self, instruction: Instruction) -> Result<()> {
+        let Instruction { op, oparg } = instruction;
+        let within = |n: usize| (oparg as usize) < n;
+        let fits = match op.info().oparg {
+            Oparg::Unused => oparg == 0,
+            Oparg::High => unreachable!("decoding folds it"),
+            Oparg::Int => within(256),
+            Oparg::CommonConst => within(common::CONSTS.len()),
+            Oparg::CommonName => within(common::NAMES.len()),
+            Oparg::Intrinsic => Intrinsic::ALL.get(oparg as usize).is_some_and(|intrinsic| intrinsic.op() == op),
+            Oparg::Count if op == Op::BuildSlice => oparg == 3,
+            Oparg::Slot | Oparg::Depth | Oparg::Length(_) | Oparg::Count | Oparg::Pairs => oparg <= MAX_OPARG,
+        };
+        if !fits {
+            return Err(self.wrong(instruction, "the operand is out of range"));
+        }
+        let known = match op {
+            Op::BuildSlice => self.python.has_slices(),
+            Op::CallIntrinsic1 if oparg == Intrinsic::MakeFrozenDict.operand() => self.python.has_frozendict(),
+            _ => true,
+        };
+        if known { Ok(()) } else { Err(self.wrong(instruction, "this Python's marshal knows no such object")) }
+    }
+
+    /// The slot that an operand reaches from `top` down.
+    fn reach(&self, instruction: Instruction, top: usize) -> Result<usize> {
+        match instruction.oparg as usize {
+            0 => Err(self.wrong(instruction, "a distance begins at 1")),
+            depth => top.checked_sub(depth).ok_or_else(|| self.underflow(instruction, depth as u64)),
+        }
+    }
+
+    fn copy(&mut self, instruction: Instruction, slot: usize) -> Result<Value> {
+        let n_slots = slot as u64 + 1;
+        let Some(value) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
+        value.share();
+        Ok(*value)
+    }
+
+    fn text(&mut self, instruction: Instruction) -> Result<Value> {
+        let Some(class) = instruction.op.info().text else { unreachable!("MAKE_STRING has a class of text") };
+        let section = if class.interned { Section::Names } else { Section::Strings };
+        let start = self.data.position(section);
+        let bytes = self.data.take(section, instruction.oparg)?;
+        let inside = |error: Error| error.inside(format!("section {}", section.name()));
+        match Str::utf8(bytes, class.interned) {
+            Err(bad) => Err(inside(Error::at(ErrorKind::BadUtf8(bad), start))),
+            Ok(text) if text.is_ascii() == class.wide => {
+                Err(self.wrong(instruction, if class.wide { "the text is all ASCII" } else { "the text is not ASCII" }))
+            }
+            Ok(_) => Ok(Value::new(Kind::Str)),
+        }
+    }
+
+    fn long(&mut self, instruction: Instruction) -> Result<Value> {
+        let bytes = self.data.take(Section::Numbers, instruction.oparg)?;
+        let shortest = match bytes {
+            [] => false,
+            [_] => true,
+            [.., below, top] => !matches!((top, below >> 7), (0, 0) | (0xff, 1)),
+        };
+        if shortest { Ok(Value::new(Kind::Other)) } else { Err(self.wrong(instruction, "fewer bytes hold the int")) }
+    }
+
+    fn tuple(&self, base: usize) -> Value {
+        let items = &self.stack[base..];
+        let kind = if items.iter().all(|value| value.kind == Kind::Str) { Kind::NameTuple } else { Kind::Tuple };
+        let len = u32::try_from(items.len()).expect("operands are 32 bits");
+        Value { kind, hashable: items.iter().all(|value| value.has_hash()), len }
+    }
+
+    fn check_hashable(&self, values: &[Value], step: usize, role: &'static str) -> Result<()> {
+        match values.iter().step_by(step).find(|value| !value.has_hash()) {
+            None => Ok(()),
+            Some(value) => {
+                let what = if value.kind == Kind::Tuple { "tuple" } else { value.name() };
+                Err(Error::at(ErrorKind::Unhashable { what, role }, self.at).inside("the instructions"))
+            }
+        }
+    }
+
+    fn intrinsic(&self, instruction: Instruction, base: usize) -> Result<Value> {
+        let values = &self.stack[base..];
+        let (fits, value) = match Intrinsic::ALL[instruction.oparg as usize] {
+            Intrinsic::MakeComplex => (values.iter().all(|value| value.kind == Kind::Float), Value::new(Kind::Other)),
+            Intrinsic::MakeFrozenSet => {
+                let is_tuple = matches!(values[0].kind, Kind::Tuple | Kind::NameTuple);
+                if is_tuple {
+                    self.check_hashable(values, 1, "a set item")?;
+                }
+                (is_tuple, Value::new(Kind::Other))
+            }
+            Intrinsic::MakeFrozenDict => {
+                let hashable = values[0].hashable;
+                (values[0].kind == Kind::FreshDict, Value { hashable, ..Value::new(Kind::Other) })
+            }
+        };
+        if fits { Ok(value) } else { Err(self.wrong(instruction, "an operand has another type")) }
+    }
+
+    fn code(&mut self, base: usize) -> Result<Value> {
+        let (python, layout) = (self.python, self.python.layout());
+        let wrong_type = |field: Field, expected, found, at| {
+            let kind = ErrorKind::WrongFieldType { field: field.name(), expected, found };
+            Error::at(kind, at).inside("the instructions")
+        };
+        let mut lens = [0; Field::COUNT];
+        for (&field, value) in layout.operands.iter().zip(&self.stack[base..]) {
+            let expected = match field.kind() {
+                FieldKind::Str if value.kind == Kind::Str => continue,
+                FieldKind::Str => "a str",
+                FieldKind::Tuple if matches!(value.kind, Kind::Tuple | Kind::NameTuple) => continue,
+                FieldKind::Names if value.kind == Kind::NameTuple => {
+                    lens[field as usize] = value.len as usize;
+                    continue;
+                }
+                FieldKind::Names => "a tuple of str",
+                FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => "a tuple",
+            };
+            return Err(wrong_type(field, expected, value.name(), self.at));
+        }
+        let mut numbers = [0; Field::COUNT];
+        for field in &layout.numbers {
+            numbers[*field as usize] = self.data.count()?.cast_signed();
+        }
+        for &field in &layout.tables {
+            lens[field as usize] = self.table(field)? as usize;
+        }
+        if let Some(why) = python.refuses_code(|field| numbers[field as usize], |field| lens[field as usize]) {
+            return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions"));
+        }
+        let operand = |field| layout.operands.iter().position(|operand| *operand == field);
+        let consts = operand(Field::Consts).expect("every version has constants");
+        Ok(Value { hashable: self.stack[base + consts].hashable, ..Value::new(Kind::Code) })
+    }
+
+    /// The length of a table.
+    fn table(&mut self, field: Field) -> Result<u32> {
+        let bad = |verifier: &Self, number, why| verifier.wrong(Instruction { op: Op::MakeCode, oparg: number }, why);
+        match self.data.table()? {
+            Table::Inline(len) => {
+                self.data.take(Section::of_table(field), len)?;
+                self.table_lens.push(len);
+                self.n_objects += 1;
+                Ok(len)
+            }
+            Table::Earlier(number) => {
+                let len = self.table_lens.get(number as usize).copied();
+                len.ok_or_else(|| bad(self, number, "no earlier table has this number"))
+            }
+            Table::Slot(slot) => match self.stack.get(slot as usize) {
+                Some(value) if value.kind == Kind::Bytes => Ok(value.len),
+                _ => Err(bad(self, slot, "no bytes stand in this slot")),
+            },
+        }
+    }
+
+    #[cold]
+    fn wrong(&self, instruction: Instruction, why: &'static str) -> Error {
+        let mnemonic = instruction.op.info().mnemonic;
+        let kind = ErrorKind::BadOperand { mnemonic, operand: instruction.oparg, why };
+        Error::at(kind, self.at).inside("the instructions")
+    }
+
+    #[cold]
+    fn underflow(&self, instruction: Instruction, needed: u64) -> Error {
+        let (mnemonic, depth) = (instruction.op.info().mnemonic, self.stack.len());
+        Error::at(ErrorKind::StackUnderflow { mnemonic, needed, depth }, self.at).inside("the instructions")
+    }
+}
+
+fn load(instruction: Instruction) -> Value {
+    use common::CommonConst;
+    match instruction.op {
+        Op::LoadCommonName => Value::new(Kind::Str),
+        Op::LoadCommonConst => match common::CONSTS[instruction.oparg as usize].0 {
+            CommonConst::EmptyStr => Value::new(Kind::Str),
+            CommonConst::EmptyTuple => Value::new(Kind::NameTuple),
+            CommonConst::EmptyBytes => Value::new(Kind::Bytes),
+            _ => Value::new(Kind::Other),
+        },
+        _ => Value::new(Kind::Other),
+    }
+}

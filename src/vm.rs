@@ -1,0 +1,212 @@
+//! Executes an initializer, into the heap that the marshal reader makes too.
+//!
+//! Nothing is checked here: [`Verified`] says that it need not be.
+//!
+//! Invariants:
+//! - What LOAD_INT and the tables of common values give, and short bytes, are one object each.
+//! - A container that grows is written to the heap when the initializer has ended.
+
+use indexmap::IndexMap;
+use num_bigint::BigInt;
+
+use crate::common::{self, CommonConst};
+use crate::data::Data;
+use crate::heap::{Code, Heap, Items, Object, ObjectId, Str, fixed};
+use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
+use crate::verify::Verified;
+
+/// Executes an initializer: the objects, and the one that it returns or would start.
+pub fn run<'v>(verified: &'v Verified<'_>) -> (Heap<'v>, ObjectId) {
+    let image = verified.image();
+    let mut heap = Heap::new(verified.python());
+    heap.reserve(verified.n_objects(), verified.n_items());
+    let mut machine = Machine {
+        heap,
+        data: Data::new(image),
+        stack: Vec::with_capacity(image.max_stack as usize),
+        tables: Vec::new(),
+        growing: IndexMap::default(),
+        ints: [None; 256],
+        names: [None; common::NAMES.len()],
+        consts: [None; common::CONSTS.len()],
+        bytes: [None; 256],
+    };
+    let mut at = 0;
+    let root = loop {
+        let (instruction, next) = Instruction::decode(&image.instructions, at).expect(VERIFIED);
+        at = next;
+        if let Some(root) = machine.step(instruction) {
+            break root;
+        }
+    };
+    machine.settle();
+    (machine.heap, root)
+}
+
+const VERIFIED: &str = "the image is verified";
+
+struct Machine<'v> {
+    heap: Heap<'v>,
+    data: Data<'v>,
+    stack: Vec<ObjectId>,
+    /// The inline tables, by number.
+    tables: Vec<ObjectId>,
+    /// What the containers hold that were appended or added to.
+    growing: IndexMap<ObjectId, Vec<ObjectId>, foldhash::fast::FixedState>,
+    ints: [Option<ObjectId>; 256],
+    names: [Option<ObjectId>; common::NAMES.len()],
+    consts: [Option<ObjectId>; common::CONSTS.len()],
+    /// One-byte bytes.
+    bytes: [Option<ObjectId>; 256],
+}
+
+impl<'v> Machine<'v> {
+    /// Executes an instruction. The root, if it was the last.
+    fn step(&mut self, Instruction { op, oparg }: Instruction) -> Option<ObjectId> {
+        let n = oparg as usize;
+        let value = match op {
+            Op::ExtendedArg => unreachable!("decoding folds it"),
+            Op::LoadInt => *self.ints[n].get_or_insert_with(|| self.heap.add(Object::Int(i64::from(oparg)))),
+            Op::LoadCommonConst => self.common_const(n),
+            Op::LoadCommonName => *self.names[n].get_or_insert_with(|| {
+                self.heap.add(Object::Str(Str::utf8(common::NAMES[n].as_bytes(), true).expect(VERIFIED)))
+            }),
+            Op::LoadFast => self.stack[n],
+            Op::Copy => self.stack[self.stack.len() - n],
+            Op::MakeString | Op::MakeStringUtf8 => self.text(Section::Strings, oparg),
+            Op::MakeStringInterned | Op::MakeStringInternedUtf8 => self.text(Section::Names, oparg),
+            Op::MakeBytes => {
+                let bytes = self.data.take(Section::Bytes, oparg).expect(VERIFIED);
+                self.bytes(bytes)
+            }
+            Op::MakeFloat => {
+                let bits = self.data.float().expect(VERIFIED);
+                self.heap.add(Object::Float(bits))
+            }
+            Op::MakeLong => {
+                let bytes = self.data.take(Section::Numbers, oparg).expect(VERIFIED);
+                self.heap.add_int(BigInt::from_signed_bytes_le(bytes))
+            }
+            Op::BuildTuple if oparg == 0 => fixed::EMPTY_TUPLE,
+            Op::BuildTuple => self.build(Object::Tuple, n),
+            Op::BuildList => self.build(Object::List, n),
+            Op::BuildSet => self.build(Object::Set, n),
+            Op::BuildMap => self.build(Object::Dict, 2 * n),
+            Op::BuildSlice => self.build(Object::Slice, n),
+            Op::ListAppend => return self.grow(oparg, 1),
+            Op::MapAdd => return self.grow(oparg, 2),
+            Op::CallIntrinsic1 | Op::CallIntrinsic2 => self.intrinsic(Intrinsic::ALL[n]),
+            Op::MakeCode => self.code(),
+            Op::ReturnValue | Op::StartCode => return self.stack.pop(),
+        };
+        self.stack.push(value);
+        None
+    }
+
+    fn common_const(&mut self, at: usize) -> ObjectId {
+        match common::CONSTS[at].0 {
+            CommonConst::None => fixed::NONE,
+            CommonConst::True => fixed::TRUE,
+            CommonConst::False => fixed::FALSE,
+            CommonConst::Ellipsis => fixed::ELLIPSIS,
+            CommonConst::StopIteration => fixed::STOP_ITERATION,
+            CommonConst::EmptyTuple => fixed::EMPTY_TUPLE,
+            CommonConst::EmptyBytes => self.bytes(&[]),
+            CommonConst::EmptyStr => self.common(at, Object::Str(Str::latin1(b"", true))),
+            CommonConst::EmptyFrozenSet => self.common(at, Object::FrozenSet(Items::EMPTY)),
+            CommonConst::MinusOne => self.common(at, Object::Int(-1)),
+        }
+    }
+
+    fn common(&mut self, at: usize, object: Object<'v>) -> ObjectId {
+        *self.consts[at].get_or_insert_with(|| self.heap.add(object))
+    }
+
+    fn text(&mut self, section: Section, len: u32) -> ObjectId {
+        let bytes = self.data.take(section, len).expect(VERIFIED);
+        self.heap.add(Object::Str(Str::utf8(bytes, section == Section::Names).expect(VERIFIED)))
+    }
+
+    fn bytes(&mut self, bytes: &'v [u8]) -> ObjectId {
+        let cached = match bytes {
+            [] => &mut self.consts[CommonConst::EmptyBytes as usize],
+            [byte] => &mut self.bytes[usize::from(*byte)],
+            _ => return self.heap.add(Object::Bytes(bytes)),
+        };
+        *cached.get_or_insert_with(|| self.heap.add(Object::Bytes(bytes)))
+    }
+
+    /// Makes a container of the topmost values.
+    fn build(&mut self, object: fn(Items) -> Object<'v>, n: usize) -> ObjectId {
+        let base = self.stack.len() - n;
+        let items = self.heap.add_items(&self.stack[base..]);
+        self.stack.truncate(base);
+        self.heap.add(object(items))
+    }
+
+    fn grow(&mut self, depth: u32, n: usize) -> Option<ObjectId> {
+        let base = self.stack.len() - n;
+        let container = self.stack[base - depth as usize];
+        let held = || self.heap.children(container).collect();
+        self.growing.entry(container).or_insert_with(held).extend(self.stack.drain(base..));
+        None
+    }
+
+    /// Writes the grown containers to the heap.
+    fn settle(&mut self) {
+        for (id, held) in std::mem::take(&mut self.growing) {
+            let items = self.heap.add_items(&held);
+            self.heap.set(id, self.heap[id].with_items(items));
+        }
+    }
+
+    fn intrinsic(&mut self, intrinsic: Intrinsic) -> ObjectId {
+        let mut pop = || self.stack.pop().expect(VERIFIED);
+        let object = match intrinsic {
+            Intrinsic::MakeComplex => {
+                let (imag, real) = (pop(), pop());
+                let (Object::Float(real), Object::Float(imag)) = (self.heap[real], self.heap[imag]) else {
+                    unreachable!("{VERIFIED}")
+                };
+                Object::Complex { real, imag }
+            }
+            Intrinsic::MakeFrozenSet => match self.heap[pop()] {
+                Object::Tuple(items) => Object::FrozenSet(items),
+                _ => unreachable!("{VERIFIED}"),
+            },
+            Intrinsic::MakeFrozenDict => match self.heap[pop()] {
+                Object::Dict(items) => Object::FrozenDict(items),
+                _ => unreachable!("{VERIFIED}"),
+            },
+        };
+        self.heap.add(object)
+    }
+
+    fn code(&mut self) -> ObjectId {
+        let layout = self.heap.python().layout();
+        let mut code = Code::EMPTY;
+        for field in &layout.numbers {
+            code.set_number(*field, self.data.count().expect(VERIFIED).cast_signed());
+        }
+        for &field in &layout.tables {
+            let table = match self.data.table().expect(VERIFIED) {
+                Table::Inline(len) => {
+                    let bytes = self.data.take(Section::of_table(field), len).expect(VERIFIED);
+                    let table = self.bytes(bytes);
+                    self.tables.push(table);
+                    table
+                }
+                Table::Earlier(number) => self.tables[number as usize],
+                Table::Slot(slot) => self.stack[slot as usize],
+            };
+            code.set_object(field, table);
+        }
+        let base = self.stack.len() - layout.operands.len();
+        for (field, operand) in layout.operands.iter().zip(&self.stack[base..]) {
+            code.set_object(*field, *operand);
+        }
+        self.stack.truncate(base);
+        let code = self.heap.add_code(code);
+        self.heap.add(Object::Code(code))
+    }
+}
