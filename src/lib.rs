@@ -13,6 +13,7 @@ pub mod heap;
 pub mod image;
 pub mod isa;
 pub mod key;
+pub mod literal;
 pub mod marshal;
 pub mod pyc;
 pub mod python;

@@ -102,7 +102,7 @@ struct Reader<'a> {
     frames: Vec<Frame>,
     /// Keys and values of the dicts that are open.
     pairs: Vec<ObjectId>,
-    /// Items that open containers still wait for; each needs a byte.
+    /// Items of open containers that have not begun; each needs a byte.
     claimed: usize,
     /// `None`: reserved by an object that is not complete.
     refs: Vec<Option<ObjectId>>,
@@ -117,18 +117,19 @@ impl<'a> Reader<'a> {
             let Some(mut value) = self.object()? else { continue };
             // Deliver it; what it completes is delivered in turn.
             loop {
-                let Some(frame) = self.frames.last_mut() else { return Ok(value) };
+                let Some(frame) = self.frames.last() else { return Ok(value) };
+                if matches!(self.heap[frame.id], Object::Set(_) | Object::FrozenSet(_)) {
+                    self.check_hashable(value, "a set item")?;
+                }
+                let Some(frame) = self.frames.last_mut() else { unreachable!("it was there") };
                 match &mut frame.rest {
                     Rest::Items { next, items } => {
                         let at = *next;
                         *next += 1;
                         let last = *next == items.start + items.len;
-                        self.claimed -= 1;
                         self.heap.set_item(at, value);
-                        if matches!(self.heap[frame.id], Object::Set(_) | Object::FrozenSet(_)) {
-                            self.check_hashable(value, "a set item")?;
-                        }
                         if !last {
+                            self.claimed -= 1;
                             break;
                         }
                     }
@@ -288,7 +289,8 @@ impl<'a> Reader<'a> {
             let id = if matches!(empty, Object::Tuple(_)) { fixed::EMPTY_TUPLE } else { self.heap.add(empty) };
             return Ok(Some(self.flagged(byte, id)));
         }
-        self.claimed += len as usize;
+        // The first item begins right here.
+        self.claimed += len as usize - 1;
         let items = self.heap.reserve_items(len);
         // Without its items until it is complete, so that nothing looks into it.
         let id = self.heap.add(object(Items::EMPTY));
