@@ -9,15 +9,15 @@
 //!
 //! Source: CPython `Objects/codeobject.c`, `intern_strings` and `intern_constants`; `Python/marshal.c`, `w_complex_object`.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use num_bigint::ToBigInt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{self, lower};
-use crate::heap::{Heap, Object, ObjectId, fixed};
+use crate::heap::{Code, Heap, Object, ObjectId, fixed};
 use crate::key::Sharing;
 use crate::marshal;
-use crate::python::FieldKind;
+use crate::python::{Field, FieldKind};
 
 /// The canonical form of what is below `root`.
 ///
@@ -36,20 +36,13 @@ pub fn canonical<'a>(heap: &Heap<'a>, root: ObjectId) -> Result<(Heap<'a>, Objec
 fn mark_interned(heap: &mut Heap<'_>) {
     let mut marked = vec![false; heap.len()];
     let mut constants = Vec::new();
-    let interns_code_names = heap.python().interns_code_names();
+    let mut qualnames = IndexSet::new();
     for id in heap.ids() {
         match heap[id] {
             Object::Str(text) => marked[id.index()] |= text.is_cached(),
             Object::Code(code) => {
-                for &field in &heap.python().layout().fields {
-                    let held = || heap.code(code).object(field);
-                    match field.kind() {
-                        FieldKind::Names => heap.children(held()).for_each(|name| marked[name.index()] = true),
-                        FieldKind::Str if interns_code_names => marked[held().index()] = true,
-                        FieldKind::Tuple => constants.push(held()),
-                        FieldKind::Str | FieldKind::Number | FieldKind::Bytes => {}
-                    }
-                }
+                mark_names(heap, heap.code(code), &mut qualnames, &mut marked);
+                constants.push(heap.code(code).object(Field::Consts));
             }
             _ => {}
         }
@@ -69,6 +62,43 @@ fn mark_interned(heap: &mut Heap<'_>) {
             heap.set(id, Object::Str(text.with_interned(true)));
         }
     }
+}
+
+/// Marks the names of a code object. `qualnames` are those of the code objects before it.
+///
+/// A class body's qualname is its first constant too, as one object: so interning one interns both, unless an equal str
+/// was interned before. Whether the process had done so must not show, so that constant counts as interned, except where
+/// a code object before it has the same qualname.
+fn mark_names(heap: &Heap<'_>, code: &Code, qualnames: &mut IndexSet<Vec<u8>>, marked: &mut [bool]) {
+    let interns_code_names = heap.python().interns_code_names();
+    for &field in &heap.python().layout().fields {
+        match field.kind() {
+            FieldKind::Names => heap.children(code.object(field)).for_each(|name| marked[name.index()] = true),
+            FieldKind::Str if interns_code_names => marked[code.object(field).index()] = true,
+            FieldKind::Str | FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => {}
+        }
+    }
+    if !interns_code_names {
+        return;
+    }
+    let qualname = code.object(Field::QualName);
+    let is_new = match heap[qualname] {
+        Object::Str(text) => qualnames.insert(text.to_utf8(&mut Vec::new()).to_vec()),
+        _ => false,
+    };
+    let is_class_body = || heap.children(code.object(Field::Names)).any(|id| is_text(heap, id, b"__qualname__"));
+    if is_new
+        && let Some(first) = heap.children(code.object(Field::Consts)).next()
+        && let (Object::Str(first_text), Object::Str(text)) = (heap[first], heap[qualname])
+        && first_text.same_text(text)
+        && is_class_body()
+    {
+        marked[first.index()] = true;
+    }
+}
+
+fn is_text(heap: &Heap<'_>, id: ObjectId, ascii: &[u8]) -> bool {
+    matches!(heap[id], Object::Str(text) if text.raw().0 == ascii)
 }
 
 /// What ordering may cost, in objects that are looked at.

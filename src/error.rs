@@ -133,6 +133,10 @@ pub enum ErrorKind {
         python: String,
     },
 
+    /// An object of a type that marshal can refer to only once it is complete, referred to from inside.
+    #[error("a {0} holds itself, and marshal could not read it back")]
+    HoldsItself(&'static str),
+
     // Compiling.
     /// Immutable objects that hold themselves: no order of construction exists.
     #[error("a cycle passes through no list or dict, so nothing can be built first: {0}")]

@@ -18,6 +18,12 @@ pub struct Python {
     minor: u8,
 }
 
+/// Flags of a code object that takes any positional, or any keyword arguments.
+///
+/// Source: CPython `Include/code.h`.
+const CO_VARARGS: i32 = 4;
+const CO_VARKEYWORDS: i32 = 8;
+
 const FIRST: u8 = 6;
 const LAST: u8 = 15;
 
@@ -85,7 +91,7 @@ impl Python {
         if counts.into_iter().any(|field| number(field) < 0) {
             return Some("a count is negative");
         }
-        if self.minor < 11 {
+        if self.minor < 8 {
             return None;
         }
         if number(Field::ArgCount) < number(Field::PosOnlyArgCount) {
@@ -94,6 +100,9 @@ impl Python {
         if number(Field::StackSize) < 0 || number(Field::Flags) < 0 {
             return Some("stack size or flags are negative");
         }
+        if self.minor < 11 {
+            return None;
+        }
         if len(Field::LocalsPlusNames) != len(Field::LocalsPlusKinds) {
             return Some("not as many kinds of variables as names");
         }
@@ -101,6 +110,27 @@ impl Python {
             return Some("bytecode of an odd length");
         }
         None
+    }
+
+    /// Why the code constructor refuses the numbers of arguments, if it does. `n_locals` counts the local variables,
+    /// arguments among them.
+    ///
+    /// Since 3.11 the difference is taken in 32 bits and wraps around.
+    ///
+    /// Source: as of [`Self::refuses_code`].
+    pub(crate) fn refuses_arguments(self, number: impl Fn(Field) -> i32, n_locals: usize) -> Option<&'static str> {
+        let (positional, keyword) = (number(Field::ArgCount), number(Field::KwOnlyArgCount));
+        let variadic = [CO_VARARGS, CO_VARKEYWORDS].into_iter().filter(|flag| number(Field::Flags) & flag != 0).count();
+        let left = n_locals as i64 - i64::from(positional) - i64::from(keyword) - variadic as i64;
+        let left = if self.minor >= 11 { i64::from(left as i32) } else { left };
+        (left < 0).then_some("more arguments than local variables")
+    }
+
+    /// Whether a code object with NULL in it is NULL itself, without an error.
+    ///
+    /// Source: CPython `Python/marshal.c`, `TYPE_CODE` of `r_object`; 3.11 raises TypeError.
+    pub(crate) fn null_makes_code_null(self) -> bool {
+        self.minor < 11
     }
 
     /// The version that wrote a magic number.

@@ -11,7 +11,7 @@ mod write;
 pub use read::{Dump, Transcript, read};
 pub(crate) use read::{shorten, unhashable};
 pub(crate) use walk::{Event, Step, walk};
-pub(crate) use write::{Script, shortest, write_script};
+pub(crate) use write::{Recorded, Script, shortest, write_payload, write_script};
 pub use write::{write, write_exact};
 
 use crate::python::Python;

@@ -9,12 +9,18 @@
 //!
 //! Source: CPython `Python/marshal.c`, `r_object`, of each version.
 
+use indexmap::IndexMap;
 use num_bigint::{BigInt, Sign};
 
 use super::{FLAG_REF, MAX_DEPTH, TypeCode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::{Code, CodeId, Heap, Items, Object, ObjectId, Str, fixed};
 use crate::python::{Field, FieldKind, Python};
+
+/// Set in the kind of a variable that is local.
+///
+/// Source: CPython `Include/internal/pycore_code.h`, `CO_FAST_LOCAL`.
+const CO_FAST_LOCAL: u8 = 0x20;
 
 /// A marshal dump as it was read.
 #[derive(Debug, Clone)]
@@ -40,6 +46,28 @@ pub struct Transcript<'a> {
     pub(crate) refs: Vec<u32>,
     /// The text of each text float, in the order of the file.
     pub(crate) texts: Vec<&'a [u8]>,
+    /// The dump itself, where the objects cannot make it again: it has a part of which nothing is left.
+    pub(crate) verbatim: Option<&'a [u8]>,
+}
+
+/// How much of a [`Transcript`] was written at some time.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    types: usize,
+    refs: usize,
+    texts: usize,
+}
+
+impl Transcript<'_> {
+    fn mark(&self) -> Mark {
+        Mark { types: self.types.len(), refs: self.refs.len(), texts: self.texts.len() }
+    }
+
+    fn truncate(&mut self, mark: Mark) {
+        self.types.truncate(mark.types);
+        self.refs.truncate(mark.refs);
+        self.texts.truncate(mark.texts);
+    }
 }
 
 /// Reads the dump of a Python version from the front of `input`.
@@ -66,11 +94,14 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
             types: Vec::with_capacity(input.len() / 24 + 8),
             refs: Vec::with_capacity(input.len() / 48),
             texts: Vec::new(),
+            verbatim: None,
         },
+        cut_short: false,
         hashable: Vec::new(),
     };
     let root = reader.run()?;
     let (len, trailing) = (reader.at, &input[reader.at..]);
+    reader.transcript.verbatim = reader.cut_short.then_some(&input[..len]);
     Ok(Dump { heap: reader.heap, root, transcript: reader.transcript, len, trailing })
 }
 
@@ -88,8 +119,8 @@ struct Frame {
 enum Rest {
     /// Items from `next` to `end` of the heap's are still to come.
     Items { next: u32, items: Items },
-    /// Keys and values stand in `pairs` from `start` on.
-    Pairs { start: usize },
+    /// Keys and values stand in `pairs` from `start` on; `mark` is where the next one begins.
+    Pairs { start: usize, mark: Mark },
     /// The next field of the layout.
     Fields { code: CodeId, next: usize },
 }
@@ -107,6 +138,8 @@ struct Reader<'a> {
     /// `None`: reserved by an object that is not complete.
     refs: Vec<Option<ObjectId>>,
     transcript: Transcript<'a>,
+    /// Whether NULL ended a dict from inside one of its keys or values.
+    cut_short: bool,
     /// By object: already found to be hashable. Empty until the first compound key.
     hashable: Vec<bool>,
 }
@@ -133,7 +166,8 @@ impl<'a> Reader<'a> {
                             break;
                         }
                     }
-                    Rest::Pairs { start } => {
+                    Rest::Pairs { start, mark } => {
+                        *mark = self.transcript.mark();
                         let is_value = (self.pairs.len() - *start) % 2 == 1;
                         self.pairs.push(value);
                         if is_value {
@@ -300,7 +334,8 @@ impl<'a> Reader<'a> {
 
     fn open_dict(&mut self, byte: u8, start: usize, empty: Object<'a>, late: bool) -> Result<Option<ObjectId>> {
         let id = self.heap.add(empty);
-        self.open(byte, start, id, late, Rest::Pairs { start: self.pairs.len() });
+        let (start_of_pairs, mark) = (self.pairs.len(), self.transcript.mark());
+        self.open(byte, start, id, late, Rest::Pairs { start: start_of_pairs, mark });
         Ok(None)
     }
 
@@ -331,19 +366,51 @@ impl<'a> Reader<'a> {
         Ok(next == self.layout.len())
     }
 
-    /// NULL ends a dict, wherever a key or a value could stand.
+    /// NULL ends a dict, wherever a key or a value could stand. Some types that meet a NULL are NULL themselves, without
+    /// an error: then the dict that holds them ends.
     fn null(&mut self, start: usize) -> Result<Option<ObjectId>> {
-        let Some(&Frame { id, rest: Rest::Pairs { start: first }, .. }) = self.frames.last() else {
+        let python = self.heap.python();
+        let is_null = |frame: &Frame| match self.heap[frame.id] {
+            Object::Slice(_) => true,
+            Object::Code(_) => python.null_makes_code_null(),
+            _ => false,
+        };
+        let holder = self.frames.iter().rposition(|frame| !is_null(frame));
+        let Some(&Frame { id, rest: Rest::Pairs { start: first, mark }, .. }) = holder.map(|at| &self.frames[at]) else {
             let what = match self.frames.last() {
                 None => "marshal data",
                 Some(Frame { id, .. }) => self.heap[*id].type_name(),
             };
             return Err(self.error(ErrorKind::NullObject(what), start));
         };
+        if holder.is_some_and(|at| at + 1 < self.frames.len()) {
+            self.cut_short(first, mark);
+        }
         let items = self.heap.add_items(&self.pairs[first..]);
         self.pairs.truncate(first);
         self.heap.set(id, self.heap[id].with_items(items));
         Ok(Some(self.complete()))
+    }
+
+    /// Leaves what is open inside the innermost dict, of which nothing is left but the objects it gave an index.
+    ///
+    /// The transcript becomes that of a dict which ends here, dropping a key, as every dict that drops something does.
+    #[cold]
+    fn cut_short(&mut self, first: usize, mark: Mark) {
+        while let Some(frame) = self.frames.pop_if(|frame| !matches!(frame.rest, Rest::Pairs { .. })) {
+            if let Rest::Items { next, items } = frame.rest {
+                // NULL stands for the item at `next`.
+                self.claimed -= (items.start + items.len - next - 1) as usize;
+            }
+        }
+        let null = self.transcript.types.pop().expect("the NULL was just read");
+        self.transcript.truncate(mark);
+        if (self.pairs.len() - first) % 2 == 0 {
+            self.pairs.push(fixed::NONE);
+            self.transcript.types.push(TypeCode::None as u8);
+        }
+        self.transcript.types.push(null);
+        self.cut_short = true;
     }
 
     fn reference(&mut self, start: usize) -> Result<ObjectId> {
@@ -442,18 +509,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses a key whose hash CPython could not take. An unfinished tuple has no items yet, so it counts as hashable:
-    /// hashing one crashes CPython.
+    /// Refuses a key whose hash CPython could not take. Of an unfinished tuple only the items that it has are looked at:
+    /// if they are hashable, hashing it crashes CPython.
     fn check_hashable(&mut self, key: ObjectId, role: &'static str) -> Result<()> {
         if !self.heap[key].is_compound() {
             return Ok(());
         }
         self.hashable.resize(self.heap.len(), false);
-        let found = unhashable(&self.heap, key, &mut self.hashable);
-        match found {
+        let filled = |id| {
+            let of = |frame: &Frame| match frame.rest {
+                Rest::Items { next, items } if frame.id == id => Some(Items { len: next - items.start, ..items }),
+                _ => None,
+            };
+            self.heap.items(self.frames.iter().find_map(of).unwrap_or(Items::EMPTY))
+        };
+        match unhashable_item(&self.heap, key, &mut self.hashable, filled) {
             None => Ok(()),
             Some(what) => Err(self.error(ErrorKind::Unhashable { what, role }, self.at)),
         }
+    }
+
+    /// Whether it is a tuple whose items are still to come.
+    fn is_unfinished(&self, id: ObjectId) -> bool {
+        matches!(self.heap[id], Object::Tuple(Items::EMPTY)) && id != fixed::EMPTY_TUPLE
     }
 
     /// What the code constructor checks: types, then numbers.
@@ -465,7 +543,9 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let object = &self.heap[code.object(field)];
+            let is_unfinished = self.is_unfinished(code.object(field));
             let expected = match (field.kind(), object) {
+                (FieldKind::Tuple | FieldKind::Names, Object::Tuple(_)) if is_unfinished => "a finished tuple",
                 (FieldKind::Bytes, Object::Bytes(_))
                 | (FieldKind::Str, Object::Str(_))
                 | (FieldKind::Tuple, Object::Tuple(_)) => continue,
@@ -481,10 +561,10 @@ impl<'a> Reader<'a> {
                 (FieldKind::Names, _) => "a tuple of str",
                 (FieldKind::Tuple | FieldKind::Number, _) => "a tuple",
             };
-            let found = if expected == "a tuple of str" && matches!(object, Object::Tuple(_)) {
-                "a tuple with other items"
-            } else {
-                object.type_name()
+            let found = match object {
+                Object::Tuple(_) if is_unfinished => "one that holds the code object",
+                Object::Tuple(_) if expected == "a tuple of str" => "a tuple with other items",
+                _ => object.type_name(),
             };
             return Err(self.error(ErrorKind::WrongFieldType { field: field.name(), expected, found }, at));
         }
@@ -493,7 +573,12 @@ impl<'a> Reader<'a> {
             Object::Tuple(items) => items.len(),
             _ => 0,
         };
-        if let Some(why) = self.heap.python().refuses_code(|field| code.number(field), len) {
+        let n_locals = match self.heap[code.object(Field::LocalsPlusKinds)] {
+            Object::Bytes(kinds) => kinds.iter().filter(|kind| **kind & CO_FAST_LOCAL != 0).count(),
+            _ => len(Field::VarNames),
+        };
+        let (python, number) = (self.heap.python(), |field| code.number(field));
+        if let Some(why) = python.refuses_code(number, len).or_else(|| python.refuses_arguments(number, n_locals)) {
             return Err(self.error(ErrorKind::BadCode(why), at));
         }
         Ok(())
@@ -510,7 +595,7 @@ impl<'a> Reader<'a> {
             };
             path.push(match frame.rest {
                 Rest::Items { next, items } => format!("{what} > item {}", next - items.start),
-                Rest::Pairs { start } => {
+                Rest::Pairs { start, .. } => {
                     let n = self.pairs.len() - start;
                     format!("{what} > {} {}", if n % 2 == 0 { "key" } else { "value" }, n / 2)
                 }
@@ -537,19 +622,141 @@ pub(crate) fn shorten(path: &[String]) -> String {
 /// The type inside `key` that has no hash, if there is one. What is already known to be hashable is in `known`, and what
 /// is found to be is added.
 pub(crate) fn unhashable(heap: &Heap<'_>, key: ObjectId, known: &mut [bool]) -> Option<&'static str> {
+    unhashable_item(heap, key, known, |_| &[])
+}
+
+/// As [`unhashable`]; `filled` gives the items that an unfinished tuple has.
+fn unhashable_item<'h>(
+    heap: &'h Heap<'_>,
+    key: ObjectId,
+    known: &mut [bool],
+    filled: impl Fn(ObjectId) -> &'h [ObjectId],
+) -> Option<&'static str> {
     let mut todo = vec![key];
-    while let Some(id) = todo.pop() {
-        if known[id.index()] {
+    // What is being hashed, by position in `todo`: it lies below what it holds.
+    let mut open = IndexMap::<ObjectId, usize, foldhash::fast::FixedState>::default();
+    while let Some(&id) = todo.last() {
+        if open.last().is_some_and(|(_, at)| *at == todo.len() - 1) {
+            open.pop();
+            todo.pop();
             continue;
         }
+        if known[id.index()] {
+            if open.contains_key(&id) {
+                return Some("object that holds itself");
+            }
+            todo.pop();
+            continue;
+        }
+        known[id.index()] = true;
+        open.insert(id, todo.len() - 1);
         match heap[id] {
+            Object::Tuple(Items::EMPTY) if id != fixed::EMPTY_TUPLE => todo.extend(filled(id)),
             // The items of a frozenset and the keys of a frozendict were keys themselves when it was made.
             Object::Tuple(_) | Object::Slice(_) | Object::FrozenDict(_) => todo.extend(heap.children(id)),
             Object::Code(code) => todo.push(heap.code(code).object(Field::Consts)),
             Object::List(_) | Object::Set(_) | Object::Dict(_) => return Some(heap[id].type_name()),
             _ => {}
         }
-        known[id.index()] = true;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marshal::{write, write_exact};
+
+    fn refused(dump: &[u8], minor: u8) -> String {
+        read(dump, Python::new(minor).unwrap()).unwrap_err().to_string()
+    }
+
+    fn accepted(dump: &[u8], minor: u8) -> Vec<u8> {
+        let dump_read = read(dump, Python::new(minor).unwrap()).unwrap();
+        assert_eq!(write_exact(&dump_read), dump);
+        write(&dump_read.heap, dump_read.root).unwrap()
+    }
+
+    /// A code object of Python 3.`minor` with the numbers that are given, one variable, and `consts`.
+    fn code(minor: u8, numbers: &[(Field, i32)], consts: &[u8]) -> Vec<u8> {
+        let mut dump = b"c".to_vec();
+        for &field in &Python::new(minor).unwrap().layout().fields {
+            let number = numbers.iter().find(|(name, _)| *name == field).map_or(0, |(_, number)| *number);
+            match field {
+                Field::Consts => dump.extend(consts),
+                Field::VarNames | Field::LocalsPlusNames => dump.extend(b")\x01z\x01a"),
+                Field::LocalsPlusKinds => dump.extend(b"s\x01\0\0\0 "),
+                _ => match field.kind() {
+                    FieldKind::Number => dump.extend(number.to_le_bytes()),
+                    FieldKind::Bytes => dump.extend(b"s\0\0\0\0"),
+                    FieldKind::Tuple | FieldKind::Names => dump.extend(b")\0"),
+                    FieldKind::Str => dump.extend(b"z\0"),
+                },
+            }
+        }
+        dump
+    }
+
+    #[test]
+    fn arguments_need_local_variables() {
+        for minor in 6..=15 {
+            accepted(&code(minor, &[(Field::ArgCount, 1)], b")\0"), minor);
+            for numbers in [&[(Field::ArgCount, 2)][..], &[(Field::KwOnlyArgCount, 1), (Field::Flags, 4)]] {
+                let said = refused(&code(minor, numbers, b")\0"), minor);
+                assert!(said.contains("more arguments than local variables"), "3.{minor}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn argument_counts_wrap_around_as_in_c() {
+        let numbers = [(Field::ArgCount, i32::MAX), (Field::KwOnlyArgCount, i32::MAX)];
+        accepted(&code(11, &numbers, b")\0"), 11);
+        assert!(refused(&code(10, &numbers, b")\0"), 10).contains("more arguments"));
+    }
+
+    #[test]
+    fn a_negative_stack_size_is_refused_since_positional_only_arguments_exist() {
+        accepted(&code(7, &[(Field::StackSize, -1)], b")\0"), 7);
+        for minor in 8..=15 {
+            let said = refused(&code(minor, &[(Field::StackSize, -1)], b")\0"), minor);
+            assert!(said.contains("stack size or flags are negative"), "3.{minor}: {said}");
+        }
+    }
+
+    #[test]
+    fn constants_are_no_tuple_that_holds_the_code_object() {
+        let dump = [b"\xa9\x01".to_vec(), code(13, &[], b"r\0\0\0\0")].concat();
+        assert!(refused(&dump, 13).starts_with("co_consts is one that holds the code object, not a finished tuple"));
+    }
+
+    #[test]
+    fn an_unfinished_tuple_with_a_list_in_it_is_no_key() {
+        // ([], {the tuple})
+        let said = refused(b"\xa9\x02[\0\0\0\0<\x01\0\0\0r\0\0\0\0", 13);
+        assert!(said.starts_with("unhashable list as a set item"), "{said}");
+    }
+
+    #[test]
+    fn a_tuple_that_holds_itself_is_no_key() {
+        let said = refused(b"<\x01\0\0\0\xa9\x01r\0\0\0\0", 14);
+        assert!(said.starts_with("unhashable object that holds itself as a set item"), "{said}");
+    }
+
+    #[test]
+    fn null_inside_a_slice_ends_the_dict_around_it() {
+        // {None: slice(7, <NULL>, as value, then as key.
+        for dump in [&b"[\x02\0\0\0{N:\xe9\x07\0\0\x000r\0\0\0\0"[..], b"[\x02\0\0\0{:\xe9\x07\0\0\x000r\0\0\0\0"] {
+            assert_eq!(accepted(dump, 14), b"[\x02\0\0\0{N0i\x07\0\0\0");
+        }
+        assert!(refused(b"[\x01\0\0\0:0", 14).starts_with("NULL object in slice"));
+    }
+
+    #[test]
+    fn null_inside_code_ends_the_dict_around_it_up_to_3_10() {
+        let dump = [&b"{"[..], &code(10, &[], b"0")].concat();
+        let end = dump.iter().rposition(|byte| *byte == b'0').unwrap() + 1;
+        assert_eq!(accepted(&dump[..end], 10), b"{N0");
+        assert!(refused(&code(11, &[], b"0"), 11).starts_with("NULL object in code"));
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! The one traversal behind every writer, the tree of `show` and the source section.
 
+use std::fmt;
+
 use crate::error::Result;
 use crate::heap::{Heap, Object, ObjectId};
 use crate::python::{Field, FieldKind};
@@ -14,6 +16,21 @@ pub(crate) enum Step {
     Key(usize),
     Value(usize),
     Field(Field),
+    /// The NULL behind the last key and value.
+    End,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Top => write!(f, "top"),
+            Self::Item(n) => write!(f, "item {n}"),
+            Self::Key(n) => write!(f, "key {n}"),
+            Self::Value(n) => write!(f, "value {n}"),
+            Self::Field(field) => write!(f, "{}", field.name()),
+            Self::End => write!(f, "end"),
+        }
+    }
 }
 
 /// What comes next in the order of marshal.
@@ -22,7 +39,7 @@ pub(crate) enum Event {
     /// An object. What it holds follows if the visitor says so.
     Object { id: ObjectId, step: Step, depth: usize },
     /// A number of a code object.
-    Number { field: Field, number: i32 },
+    Number { field: Field, number: i32, depth: usize },
     /// The end of a dict.
     Null { depth: usize },
 }
@@ -54,7 +71,7 @@ pub(crate) fn walk(heap: &Heap<'_>, root: ObjectId, mut visit: impl FnMut(Event)
                         if field.kind() != FieldKind::Number {
                             return Ok(());
                         }
-                        visit(Event::Number { field, number: heap.code(code).number(field) })?;
+                        visit(Event::Number { field, number: heap.code(code).number(field), depth })?;
                         frame.next += 1;
                     }
                 }

@@ -5,7 +5,7 @@
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Dump, Event, FLAG_REF, MAX_DEPTH, Transcript, TypeCode, walk};
+use super::{Dump, Event, FLAG_REF, MAX_DEPTH, Step, Transcript, TypeCode, walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::{Heap, Object, ObjectId, Str};
 
@@ -23,7 +23,10 @@ pub(crate) trait Script<'s> {
 
 /// Writes the identical bytes that a dump was read from.
 pub fn write_exact(dump: &Dump<'_>) -> Vec<u8> {
-    let mut script = Recorded { transcript: &dump.transcript, types: 0, refs: 0, texts: 0 };
+    if let Some(verbatim) = dump.transcript.verbatim {
+        return [verbatim, dump.trailing].concat();
+    }
+    let mut script = Recorded::new(&dump.transcript);
     let mut out = Vec::with_capacity(dump.len + dump.trailing.len());
     write_script(&dump.heap, dump.root, &mut script, usize::MAX, &mut out)
         .expect("a dump that was read fits its own transcript");
@@ -35,15 +38,24 @@ pub fn write_exact(dump: &Dump<'_>) -> Vec<u8> {
 /// a reference follows, the shortest form of every type.
 ///
 /// # Errors
-/// [`ErrorKind::TooDeep`] if CPython could not read it back; [`ErrorKind::Unmarshallable`] for types that its marshal
-/// does not know.
+/// [`ErrorKind::TooDeep`] and [`ErrorKind::HoldsItself`] if CPython could not read it back;
+/// [`ErrorKind::Unmarshallable`] for types that its marshal does not know.
 pub fn write(heap: &Heap<'_>, root: ObjectId) -> Result<Vec<u8>> {
     let mut seen = vec![Seen::No; heap.len()];
+    // The objects that hold the current one, outermost first; and by object, where it stood there last.
+    let (mut open, mut places): (Vec<ObjectId>, Vec<u32>) = (Vec::new(), vec![0; heap.len()]);
     walk(heap, root, |event| {
-        let Event::Object { id, depth, .. } = event else { return Ok(true) };
+        let Event::Object { id, step, depth } = event else { return Ok(true) };
         check_writable(heap, id, depth)?;
+        open.truncate(depth);
+        let is_open = || open.get(places[id.index()] as usize) == Some(&id);
         let seen = &mut seen[id.index()];
         let first = *seen == Seen::No;
+        if !first && only_referable_once_complete(&heap[id], step) && is_open() {
+            return Err(ErrorKind::HoldsItself(heap[id].type_name()).into());
+        }
+        places[id.index()] = depth as u32;
+        open.push(id);
         *seen = if first { Seen::Once } else { Seen::Again };
         Ok(first)
     })?;
@@ -51,6 +63,18 @@ pub fn write(heap: &Heap<'_>, root: ObjectId) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     write_script(heap, root, &mut script, usize::MAX, &mut out)?;
     Ok(out)
+}
+
+/// Whether a reference at `step` to the object finds it only once it is complete: its type keeps a mere place until then,
+/// or the constructor of code objects looks into it.
+///
+/// Source: CPython `Python/marshal.c`, `r_ref_reserve`.
+fn only_referable_once_complete(object: &Object<'_>, step: Step) -> bool {
+    match object {
+        Object::FrozenSet(_) | Object::FrozenDict(_) | Object::Slice(_) | Object::Code(_) => true,
+        Object::Tuple(_) => matches!(step, Step::Field(_)),
+        _ => false,
+    }
 }
 
 fn check_writable(heap: &Heap<'_>, id: ObjectId, depth: usize) -> Result<()> {
@@ -122,7 +146,7 @@ fn misfit() -> Error {
 }
 
 /// Writes what follows the type byte, up to the first item.
-fn write_payload<'s>(
+pub(crate) fn write_payload<'s>(
     heap: &Heap<'_>,
     id: ObjectId,
     code: TypeCode,
@@ -228,11 +252,17 @@ fn write_long(value: &BigInt, out: &mut Vec<u8>) -> Result<()> {
 }
 
 /// The script of a dump that was read.
-struct Recorded<'t, 'a> {
+pub(crate) struct Recorded<'t, 'a> {
     transcript: &'t Transcript<'a>,
     types: usize,
     refs: usize,
     texts: usize,
+}
+
+impl<'t, 'a> Recorded<'t, 'a> {
+    pub(crate) fn new(transcript: &'t Transcript<'a>) -> Self {
+        Self { transcript, types: 0, refs: 0, texts: 0 }
+    }
 }
 
 impl<'a> Script<'a> for Recorded<'_, 'a> {
@@ -323,5 +353,36 @@ pub(crate) fn shortest(object: &Object<'_>) -> TypeCode {
         Object::FrozenDict(_) => TypeCode::FrozenDict,
         Object::Slice(_) => TypeCode::Slice,
         Object::Code(_) => TypeCode::Code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::fixed;
+    use crate::python::Python;
+
+    /// What writing says of `[object]` where `object` holds the list.
+    fn said_of(object: fn(crate::heap::Items) -> Object<'static>, n_items: usize) -> String {
+        let mut heap = Heap::new(Python::LATEST);
+        let list = heap.add(Object::None);
+        let mut items = vec![fixed::NONE; n_items];
+        items[0] = list;
+        let items = heap.add_items(&items);
+        let holder = heap.add(object(items));
+        let items = heap.add_items(&[holder]);
+        heap.set(list, Object::List(items));
+        assert!(write(&heap, list).is_ok());
+        write(&heap, holder).map_or_else(|error| error.to_string(), |_| "written".to_owned())
+    }
+
+    #[test]
+    fn what_marshal_keeps_a_place_for_cannot_hold_itself_through_a_list() {
+        assert_eq!(said_of(Object::Tuple, 1), "written");
+        assert_eq!(said_of(Object::List, 1), "written");
+        let refused = "a slice holds itself, and marshal could not read it back";
+        assert_eq!(said_of(Object::Slice, 3), refused);
+        assert_eq!(said_of(Object::FrozenSet, 1), refused.replace("slice", "frozenset"));
+        assert_eq!(said_of(Object::FrozenDict, 2), refused.replace("slice", "frozendict"));
     }
 }

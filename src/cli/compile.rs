@@ -1,0 +1,60 @@
+use clap::Args;
+
+use super::batch::{Failure, each};
+use super::files::{InputFile, Output, OutputArgs, SOURCES, find};
+use super::{CompileOptions, Inputs};
+use rehydrate::{Input, Options, Python, Source};
+
+/// Compile .pyc files and marshal dumps into initializers (.pyinit)
+///
+/// NAME.pyc gives NAME.pyinit beside it. A line for each input says where its initializer is, and its size.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rehydrate compile module.cpython-313.pyc             writes module.cpython-313.pyinit
+  rehydrate compile __pycache__ --out-dir build        writes build/__pycache__/...
+  rehydrate compile --python 3.13 constants.marshal    a bare dump does not say which Python wrote it
+  rehydrate compile - -o - < module.pyc > module.pyinit
+
+Exit status: 0 all are compiled; 1 an input is refused; 2 wrong usage, or a file cannot be read or written.")]
+pub(super) struct Compile {
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    options: CompileOptions,
+}
+
+impl Compile {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Inputs { inputs, python, jobs } = self.inputs;
+        let inputs = find(&inputs, SOURCES)?;
+        let outputs = self.output.plan(&inputs, |_| Ok("pyinit"))?;
+        let inputs: Vec<(InputFile, Output)> = inputs.into_iter().zip(outputs).collect();
+        let options = self.options.options();
+        each(&inputs, jobs, "compiled", |input, output| compile(input, output, python.python, options))
+    }
+}
+
+fn compile(input: &InputFile, output: &Output, python: Option<Python>, options: Options) -> Result<String, Failure> {
+    let file = input.read()?;
+    let source = source(&file, python)?;
+    let compiled = rehydrate::compile(&source, options)?.encode()?;
+    output.write(&compiled)?;
+    Ok(match output {
+        Output::Stdout => String::new(),
+        Output::File(path) => {
+            let (name, to) = (input.name(), path.display());
+            format!("{name} -> {to} ({} of {} bytes)\n", compiled.len(), file.len())
+        }
+    })
+}
+
+/// A .pyc or a dump; an initializer is refused.
+fn source(file: &[u8], python: Option<Python>) -> Result<Source<'_>, Failure> {
+    match Input::read(file, python)? {
+        Input::Source(source) => Ok(source),
+        Input::Initializer(_) => Err(Failure::No("is an initializer already".to_owned())),
+    }
+}

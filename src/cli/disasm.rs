@@ -1,0 +1,65 @@
+use clap::Args;
+
+use super::batch::{Failure, each};
+use super::files::{ALL, InputFile, find};
+use super::{CompileOptions, Format, Inputs};
+use rehydrate::{Input, Python};
+
+/// List the instructions of initializers, with what each pushes
+///
+/// A .pyc or a dump is compiled first. The columns: offset, instruction, operand; behind the semicolon the depth of the
+/// stack and the value on top of it. asm reads the listing back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rehydrate disasm module.cpython-313.pyc
+  rehydrate disasm module.pyinit --format json | jq '.instructions | length'
+
+Exit status: 0 all are listed; 1 an input is refused; 2 wrong usage, or a file cannot be read.")]
+pub(super) struct Disasm {
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(flatten)]
+    options: CompileOptions,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Disasm {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Inputs { inputs, python, jobs } = self.inputs;
+        let inputs: Vec<_> = find(&inputs, ALL)?.into_iter().map(|input| (input, ())).collect();
+        let titled = inputs.len() > 1;
+        let (options, format) = (self.options.options(), self.format);
+        each(&inputs, jobs, "listed", |input, ()| list(input, python.python, options, format, titled))
+    }
+}
+
+fn list(
+    input: &InputFile,
+    python: Option<Python>,
+    options: rehydrate::Options,
+    format: Format,
+    titled: bool,
+) -> Result<String, Failure> {
+    let file = input.read()?;
+    let initializer = match Input::read(&file, python)? {
+        Input::Source(source) => rehydrate::compile(&source, options)?,
+        Input::Initializer(initializer) => initializer,
+    };
+    let header = initializer.header_bytes();
+    let verified = rehydrate::verify(initializer.image)?;
+    let listing = rehydrate::disassemble(&verified, header);
+    Ok(match format {
+        Format::Text if titled => format!("; {}\n{listing}\n", input.name()),
+        Format::Text => listing.to_string(),
+        Format::Json => {
+            let mut json = listing.json();
+            if let Some(json) = json.as_object_mut() {
+                json.shift_insert(0, "input".to_owned(), input.name().into());
+            }
+            format!("{json}\n")
+        }
+    })
+}

@@ -1,0 +1,209 @@
+//! Finds, reads and writes files.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::batch::Failure;
+
+/// A file to read, and where it stands below the folder that was given.
+#[derive(Debug, Clone)]
+pub(super) struct InputFile {
+    pub(super) path: PathBuf,
+    /// The path below `--out-dir`: a file's name; a folder's own name and what is below it.
+    below: PathBuf,
+}
+
+impl InputFile {
+    pub(super) fn is_stdin(&self) -> bool {
+        self.path.as_os_str() == "-"
+    }
+
+    pub(super) fn name(&self) -> String {
+        if self.is_stdin() { "<stdin>".to_owned() } else { self.path.display().to_string() }
+    }
+
+    pub(super) fn read(&self) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        let read = if self.is_stdin() {
+            io::stdin().lock().read_to_end(&mut bytes).map(drop)
+        } else {
+            fs::read(&self.path).map(|file| bytes = file)
+        };
+        read.map_err(|error| Failure::Io(self.name(), error))?;
+        Ok(bytes)
+    }
+}
+
+/// The extensions of the files that a folder is walked for.
+pub(super) const SOURCES: &[&str] = &["pyc", "marshal"];
+pub(super) const INITIALIZERS: &[&str] = &["pyinit"];
+pub(super) const ALL: &[&str] = &["pyc", "marshal", "pyinit"];
+
+/// The files that `inputs` name, those of folders in the order of their names.
+///
+/// # Errors
+/// An input that is not there, a folder that cannot be read or that has no such files, standard input named twice.
+pub(super) fn find(inputs: &[PathBuf], extensions: &[&str]) -> Result<Vec<InputFile>, Failure> {
+    let mut found = Vec::new();
+    for input in inputs {
+        if input.as_os_str() == "-" {
+            if found.iter().any(InputFile::is_stdin) {
+                return Err(Failure::Usage("- is named twice, and standard input can be read once".to_owned()));
+            }
+            found.push(InputFile { path: input.clone(), below: PathBuf::from("stdin") });
+        } else if input.is_dir() {
+            let before = found.len();
+            found.extend(walk(input, extensions)?);
+            if found.len() == before {
+                let wanted = extensions.iter().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(", ");
+                return Err(Failure::Usage(format!("no {wanted} files in {}", input.display())));
+            }
+        } else {
+            let below = PathBuf::from(input.file_name().unwrap_or(input.as_os_str()));
+            found.push(InputFile { path: input.clone(), below });
+        }
+    }
+    Ok(found)
+}
+
+fn walk(folder: &Path, extensions: &[&str]) -> Result<Vec<InputFile>, Failure> {
+    let named = |error| Failure::Io(folder.display().to_string(), error);
+    // `.` and `..` have a name only once they are resolved.
+    let own_name = match folder.file_name() {
+        Some(name) => PathBuf::from(name),
+        None => PathBuf::from(folder.canonicalize().map_err(named)?.file_name().unwrap_or_default()),
+    };
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(folder).display().to_string();
+            Failure::Io(path, error.into())
+        })?;
+        let extension = entry.path().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if entry.file_type().is_file() && extensions.contains(&extension) {
+            let below = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+            found.push(InputFile { path: entry.path().to_owned(), below: own_name.join(below) });
+        }
+    }
+    Ok(found)
+}
+
+/// Where a command writes.
+#[derive(Debug, Clone, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct OutputArgs {
+    /// Write here; - is standard output. For a single input
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Write below this folder, in which a folder keeps its own name and structure
+    #[arg(long, value_name = "DIR")]
+    out_dir: Option<PathBuf>,
+}
+
+/// A place to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Output {
+    Stdout,
+    File(PathBuf),
+}
+
+impl OutputArgs {
+    /// The place of each input, beside it if no other was named; `extension` gives its extension.
+    ///
+    /// # Errors
+    /// Two inputs with one output; several inputs for `-o`.
+    pub(super) fn plan(
+        &self,
+        inputs: &[InputFile],
+        extension: impl Fn(&InputFile) -> Result<&'static str, Failure>,
+    ) -> Result<Vec<Output>, Failure> {
+        if let Some(output) = &self.output {
+            if inputs.len() > 1 {
+                return Err(Failure::Usage(format!("-o takes one input, and here are {}", inputs.len())));
+            }
+            let to_stdout = output.as_os_str() == "-";
+            return Ok(vec![if to_stdout { Output::Stdout } else { Output::File(output.clone()) }]);
+        }
+        let mut outputs = Vec::with_capacity(inputs.len());
+        let mut taken = HashMap::new();
+        for input in inputs {
+            let beside = match &self.out_dir {
+                Some(folder) => folder.join(&input.below),
+                None if input.is_stdin() => {
+                    outputs.push(Output::Stdout);
+                    continue;
+                }
+                None => input.path.clone(),
+            };
+            let output = with_extension(&beside, extension(input)?);
+            if let Some(other) = taken.insert(output.clone(), input) {
+                let (other, this, output) = (other.name(), input.name(), output.display());
+                return Err(Failure::Usage(format!("{other} and {this} would both be written to {output}")));
+            }
+            outputs.push(Output::File(output));
+        }
+        Ok(outputs)
+    }
+}
+
+/// Replaces an extension of ours, or adds one.
+fn with_extension(path: &Path, extension: &str) -> PathBuf {
+    let is_ours = path.extension().is_some_and(|own| ALL.iter().any(|known| own == *known));
+    if is_ours {
+        return path.with_extension(extension);
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    PathBuf::from(name)
+}
+
+impl Output {
+    /// Writes all of `bytes`, or leaves what was there: to a temporary name, which is then renamed.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::stdout)
+            }
+            Self::File(path) => replace(path, bytes).map_err(|error| Failure::Io(path.display().to_string(), error)),
+        }
+    }
+}
+
+/// Replaces a file's content; its permissions stay.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link stays a link: what it leads to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let metadata = fs::metadata(path);
+    if let Ok(metadata) = &metadata
+        && !metadata.is_file()
+    {
+        // A pipe or a device cannot be replaced.
+        return fs::write(path, bytes);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = create_beside(folder)?;
+    file.write_all(bytes)?;
+    if let Ok(metadata) = metadata {
+        file.as_file().set_permissions(metadata.permissions())?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn create_beside(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".rehydrate-");
+    #[cfg(unix)]
+    {
+        // As any new file: the user's mask takes away what it wants.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}

@@ -1,0 +1,176 @@
+//! The command line: a file for each subcommand, with its options and its `run`.
+
+mod asm;
+mod batch;
+mod compile;
+mod decompile;
+mod disasm;
+mod files;
+mod isa;
+mod normalize;
+mod run;
+mod show;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::batch::Failure;
+use rehydrate::{End, Options, Profile, Python, Sharing};
+
+/// Compile CPython .pyc files and marshal dumps into bytecode that constructs their objects.
+///
+/// A .pyc file is a marshal dump: a private language whose only program is "build these objects". rehydrate compiles it
+/// into a module initializer, a sequence of instructions that builds the objects, with shared ones left on the stack and
+/// copied; lists it, verifies it, runs it, and turns it back into the identical file.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+An INPUT is a .pyc of CPython 3.6 to 3.15 or of the Erg compiler, a bare marshal dump (with --python), a .pyinit,
+or - for standard input; its content tells which. A folder is walked for .pyc, .pyinit and .marshal files.
+
+Examples:
+  rehydrate disasm module.cpython-313.pyc     list the initializer of a module
+  rehydrate compile __pycache__               compile a folder, each NAME.pyc to NAME.pyinit
+  rehydrate run module.pyinit                 execute an initializer and show its objects
+  rehydrate verify /usr/lib/python3.13        take every file through all stages and compare
+
+Exit status: 0 yes; 1 an input is refused or a check fails; 2 wrong usage, or a file cannot be read or written."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compile(compile::Compile),
+    Decompile(decompile::Decompile),
+    Run(run::Run),
+    Disasm(disasm::Disasm),
+    Asm(asm::Asm),
+    Isa(isa::Isa),
+    Show(show::Show),
+    Normalize(normalize::Normalize),
+    Verify(verify::Verify),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Compile(command) => command.run(),
+            Command::Decompile(command) => command.run(),
+            Command::Run(command) => command.run(),
+            Command::Disasm(command) => command.run(),
+            Command::Asm(command) => command.run(),
+            Command::Isa(command) => command.run(),
+            Command::Show(command) => command.run(),
+            Command::Normalize(command) => command.run(),
+            Command::Verify(command) => command.run(),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure::Reported(status)) => ExitCode::from(status),
+            // Whoever read the output has seen enough.
+            Err(Failure::Io(_, error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(failure) => {
+                failure.report(None);
+                ExitCode::from(failure.status())
+            }
+        }
+    }
+}
+
+/// The inputs of a command.
+#[derive(Debug, Args)]
+struct Inputs {
+    /// .pyc, marshal dump, .pyinit, folder, or - for standard input
+    #[arg(value_name = "INPUT", required = true)]
+    inputs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    python: PythonArg,
+
+    /// Work on so many files at a time [default: the number of cores]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+}
+
+/// The version of bare dumps.
+#[derive(Debug, Args, Clone, Copy)]
+struct PythonArg {
+    /// The Python that wrote a bare marshal dump; a .pyc says it itself
+    #[arg(long, value_name = "3.X")]
+    python: Option<Python>,
+}
+
+/// How to compile, for the commands that compile a .pyc on the way.
+#[derive(Debug, Args, Clone, Copy)]
+struct CompileOptions {
+    /// Which objects become one
+    #[arg(long, value_enum, default_value_t)]
+    sharing: SharingArg,
+
+    /// Which instructions to use
+    #[arg(long, value_enum, default_value_t)]
+    profile: ProfileArg,
+
+    /// End by executing the module's code instead of returning it
+    #[arg(long)]
+    start_code: bool,
+
+    /// Leave out what turns the initializer back into the identical file
+    #[arg(long)]
+    no_source_flags: bool,
+}
+
+impl CompileOptions {
+    fn options(self) -> Options {
+        Options {
+            sharing: match self.sharing {
+                SharingArg::Structural => Sharing::Structural,
+                SharingArg::Identity => Sharing::Identity,
+                SharingArg::None => Sharing::None,
+            },
+            profile: match self.profile {
+                ProfileArg::Core => Profile::Core,
+                ProfileArg::Compact => Profile::Compact,
+            },
+            end: if self.start_code { End::Start } else { End::Return },
+            source_flags: !self.no_source_flags,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum SharingArg {
+    /// Equal immutable objects; code objects and mutable ones never
+    #[default]
+    Structural,
+    /// Those that the dump shares, no more and no less
+    Identity,
+    /// None: immutable objects are built anew at each use, for comparison
+    None,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum ProfileArg {
+    /// Those that faster-cpython/ideas issue 566 names, and stock CPython's
+    Core,
+    /// Also rehydrate's own, where they pay
+    #[default]
+    Compact,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document an input, each on a line of its own
+    Json,
+}

@@ -1,0 +1,63 @@
+use clap::Args;
+
+use super::batch::{Failure, each};
+use super::files::{ALL, InputFile, find};
+use super::{Format, Inputs};
+use rehydrate::{Input, Python};
+
+/// Show marshal dumps as trees, with offsets, types and references
+///
+/// The columns: offset in the file; type byte, + where it is flagged; the index that the object takes, or that a reference
+/// refers to; then what stands there. A .pyinit is turned back first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rehydrate show module.cpython-313.pyc
+  rehydrate show --python 3.13 constants.marshal
+  rehydrate show module.pyc --format json | jq '.rows[] | select(.kind == \"code\")'
+
+Exit status: 0 all are shown; 1 an input is refused; 2 wrong usage, or a file cannot be read.")]
+pub(super) struct Show {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Show {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Inputs { inputs, python, jobs } = self.inputs;
+        let inputs: Vec<_> = find(&inputs, ALL)?.into_iter().map(|input| (input, ())).collect();
+        let titled = inputs.len() > 1;
+        each(&inputs, jobs, "shown", |input, ()| show(input, python.python, self.format, titled))
+    }
+}
+
+fn show(input: &InputFile, python: Option<Python>, format: Format, titled: bool) -> Result<String, Failure> {
+    let file = input.read()?;
+    let decompiled;
+    let source = match Input::read(&file, python)? {
+        Input::Source(source) => source,
+        Input::Initializer(initializer) => {
+            let python = initializer.image.python()?;
+            decompiled = rehydrate::decompile(initializer)?;
+            match Input::read(&decompiled, Some(python))? {
+                Input::Source(source) => source,
+                Input::Initializer(_) => return Err(Failure::No("is an initializer of an initializer".to_owned())),
+            }
+        }
+    };
+    let tree = rehydrate::tree(&source);
+    Ok(match format {
+        Format::Text if titled => format!("; {}\n{tree}\n", input.name()),
+        Format::Text => tree.to_string(),
+        Format::Json => {
+            let mut json = tree.json();
+            if let Some(json) = json.as_object_mut() {
+                json.shift_insert(0, "input".to_owned(), input.name().into());
+            }
+            format!("{json}\n")
+        }
+    })
+}
