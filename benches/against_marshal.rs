@@ -132,12 +132,16 @@ impl Interpreter {
             return self.some(find(folders.iter(), self.magic, |_| true)?);
         }
         let skipped = ["site-packages", "dist-packages"];
-        let mut files = find([&self.library].into_iter(), self.magic, |path| {
+        let enters = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             !skipped.contains(&&*name) && !name.contains(".opt-")
-        })?;
-        if files.is_empty() {
-            eprintln!("Python {}: no __pycache__ in {}, compiling it", self.version, self.library.display());
+        };
+        let mut files = find([&self.library].into_iter(), self.magic, enters)?;
+        let entries = WalkDir::new(&self.library).into_iter().filter_entry(|entry| enters(entry.path())).flatten();
+        let n_sources = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "py")).count();
+        // A distribution that ships no .pyc has those of the modules that were ever imported.
+        if 2 * files.len() < n_sources {
+            eprintln!("Python {}: few .pyc in {}, compiling it", self.version, self.library.display());
             let folder = tempfile::tempdir()?;
             let status = script(&self.program).arg("compile").arg(folder.path()).stdin(Stdio::null()).status()?;
             if !status.success() {

@@ -13,6 +13,7 @@ use crate::key::Sharing;
 use crate::marshal::{self, Dump};
 use crate::python::Field;
 use crate::schedule::schedule;
+use crate::share::share;
 use crate::verify::verify;
 use crate::{source, vm};
 
@@ -57,8 +58,9 @@ fn budget(dump_len: usize, sharing: Sharing) -> usize {
 pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<'a>> {
     let Source { header, dump, marshal } = source;
     let graph = lower(&dump.heap, dump.root, options.sharing)?;
-    let schedule = schedule(&graph);
-    let image = emit(&graph, &schedule, options.end, budget(marshal.len(), options.sharing))?;
+    let shared = share(&graph);
+    let schedule = schedule(&graph, &shared);
+    let image = emit(&graph, &shared, &schedule, options.end, budget(marshal.len(), options.sharing))?;
     let source = match options.source_flags {
         true => Some(Cow::Owned(source::encode(dump, marshal, &graph, image.payload_len())?)),
         false => None,

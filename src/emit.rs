@@ -3,7 +3,7 @@
 //! Invariants:
 //! - The slots are filled from the bottom in the order of the [`Schedule`], then the deferred containers, and the root
 //!   is made last, on top.
-//! - A value in a slot is referred to by LOAD_FAST or COPY, whichever is shorter.
+//! - A value that is on the stack is referred to by LOAD_FAST or COPY, whichever is shorter.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,8 @@ use crate::heap::{Object, Str};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::key::Sharing;
-use crate::schedule::{Schedule, immediate};
+use crate::schedule::Schedule;
+use crate::share::{Decision, Shared, fewest_bytes};
 use crate::varint;
 
 /// How an initializer ends.
@@ -31,16 +32,23 @@ pub enum End {
 /// # Errors
 /// [`ErrorKind::NotCode`] if START_CODE has no code object to start; [`ErrorKind::BudgetExceeded`] if building values
 /// anew at each use takes more than `budget` bytes.
-pub fn emit(graph: &Graph<'_, '_>, schedule: &Schedule, end: End, budget: usize) -> Result<Image<'static>> {
+pub fn emit(
+    graph: &Graph<'_, '_>,
+    shared: &Shared,
+    schedule: &Schedule,
+    end: End,
+    budget: usize,
+) -> Result<Image<'static>> {
     let mut emitter = Emitter {
         graph,
+        shared,
         schedule,
         instructions: Vec::with_capacity(4 * graph.len()),
         sections: Default::default(),
-        n_slots: 0,
+        place_of: vec![NONE; graph.len()],
         height: 0,
         max_height: 0,
-        todo: Vec::new(),
+        frames: Vec::new(),
         table_numbers: Vec::new(),
         n_tables: 0,
         budget,
@@ -64,24 +72,23 @@ pub fn emit(graph: &Graph<'_, '_>, schedule: &Schedule, end: End, budget: usize)
     })
 }
 
-/// What is left to emit, the next on top.
-enum Task {
-    /// Bring a value onto the stack.
-    Value(NodeId),
-    /// Make a value of its operands, which are on the stack.
-    Finish(NodeId),
+/// A value that is being made, and which of its operands comes next.
+struct Frame<'g> {
+    id: NodeId,
+    operands: std::slice::Iter<'g, NodeId>,
 }
 
 struct Emitter<'g> {
     graph: &'g Graph<'g, 'g>,
+    shared: &'g Shared,
     schedule: &'g Schedule,
     instructions: Vec<u8>,
     sections: [Vec<u8>; Section::ALL.len()],
-    /// Slots that are filled.
-    n_slots: u32,
+    /// By node: where on the stack it stands, if it is to be copied from there.
+    place_of: Vec<u32>,
     height: u32,
     max_height: u32,
-    todo: Vec<Task>,
+    frames: Vec<Frame<'g>>,
     /// By node: the number of the table that holds it. Empty until the first table.
     table_numbers: Vec<u32>,
     n_tables: u32,
@@ -97,10 +104,10 @@ impl Emitter<'_> {
                 let op = if matches!(self.graph.object(id), Object::Dict(_)) { Op::BuildMap } else { Op::BuildList };
                 self.op(op, 0);
                 self.pushed();
+                self.made(id);
             } else {
                 self.value(id)?;
             }
-            self.n_slots += 1;
         }
         Ok(())
     }
@@ -132,30 +139,52 @@ impl Emitter<'_> {
 
     /// Brings one value onto the stack, with everything that is made in place for it.
     fn value(&mut self, id: NodeId) -> Result<()> {
-        self.todo.push(Task::Value(id));
-        while let Some(task) = self.todo.pop() {
-            match task {
-                Task::Value(id) => {
-                    if let Some(slot) = self.schedule.slot(id).filter(|slot| *slot < self.n_slots) {
-                        self.copy(slot);
-                    } else if let Some(immediate) = immediate(self.graph, id) {
-                        immediate.encode(&mut self.instructions);
-                        self.pushed();
-                    } else if self.graph.object(id).is_compound() {
-                        self.todo.push(Task::Finish(id));
-                        self.todo.extend(self.graph.operands(id).iter().rev().map(|operand| Task::Value(*operand)));
-                    } else {
-                        self.leaf(id);
-                    }
+        self.begin(id);
+        while let Some(frame) = self.frames.last_mut() {
+            match frame.operands.next() {
+                Some(&operand) => self.begin(operand),
+                None => {
+                    let id = frame.id;
+                    self.frames.pop();
+                    self.finish(id);
+                    self.made(id);
+                    self.check_budget()?;
                 }
-                Task::Finish(id) => self.finish(id),
-            }
-            if self.instructions.len() > self.budget && self.size() > self.budget {
-                let budget = self.budget as u64;
-                return Err(ErrorKind::BudgetExceeded { what: "building every value anew", budget }.into());
             }
         }
         Ok(())
+    }
+
+    /// Brings a value onto the stack at once, or opens a frame for it.
+    fn begin(&mut self, id: NodeId) {
+        let place = self.place_of[id.index()];
+        if place != NONE {
+            self.copy(place);
+        } else if let Decision::Load(instruction) = self.shared.decision(id) {
+            self.op(instruction.op, instruction.oparg);
+            self.pushed();
+        } else if self.graph.object(id).is_compound() {
+            self.frames.push(Frame { id, operands: self.graph.operands(id).iter() });
+        } else {
+            self.leaf(id);
+            self.made(id);
+        }
+    }
+
+    /// Operands are at least as many as a value's own instructions, so a check at each value's end is enough.
+    fn check_budget(&self) -> Result<()> {
+        if self.instructions.len() > self.budget || (self.budget != usize::MAX && self.size() > self.budget) {
+            let budget = self.budget as u64;
+            return Err(ErrorKind::BudgetExceeded { what: "building every value anew", budget }.into());
+        }
+        Ok(())
+    }
+
+    /// Notes where a value stands that other uses copy.
+    fn made(&mut self, id: NodeId) {
+        if matches!(self.shared.decision(id), Decision::Hoist | Decision::Keep) {
+            self.place_of[id.index()] = self.height - 1;
+        }
     }
 
     fn size(&self) -> usize {
@@ -191,13 +220,7 @@ impl Emitter<'_> {
     fn leaf(&mut self, id: NodeId) {
         match *self.graph.object(id) {
             Object::Int(value) => {
-                let bytes = value.to_le_bytes();
-                let sign = if value < 0 { 0xff } else { 0 };
-                // The fewest bytes whose top bit is the sign.
-                let mut len = bytes.len();
-                while len > 1 && bytes[len - 1] == sign && (bytes[len - 2] ^ sign) < 0x80 {
-                    len -= 1;
-                }
+                let (len, bytes) = fewest_bytes(value);
                 self.long(&bytes[..len]);
             }
             Object::Long(long) => self.long(&self.graph.heap.long(long).to_signed_bytes_le()),

@@ -1,6 +1,6 @@
 //! The dependency graph: which object must exist before which other one.
 //!
-//! [`lower`] merges the objects of a heap by their [`Key`]s and cuts its cycles at lists and dicts, which are created
+//! [`lower`] merges the objects of a heap by their [keys](crate::key) and cuts its cycles at lists and dicts, which are created
 //! empty and filled afterwards.
 //!
 //! Invariants:
@@ -15,7 +15,7 @@ use petgraph::graph::DiGraph;
 
 use crate::error::{ErrorKind, Result};
 use crate::heap::{Children, Heap, Items, Object, ObjectId, fixed};
-use crate::key::{Key, KeyMap, Sharing};
+use crate::key::{Keys, Sharing};
 use crate::marshal::{shorten, unhashable};
 use crate::python::FieldKind;
 
@@ -49,6 +49,8 @@ struct Node {
     object: ObjectId,
     /// Where its edges begin; they end where the next node's begin.
     edges: u32,
+    /// Where those begin that are tables.
+    tables: u32,
     /// How often it is needed as an operand, or as an item that fills a deferred node.
     uses: u32,
     /// How often MAKE_CODE needs it as a table.
@@ -118,27 +120,17 @@ impl<'h, 'a> Graph<'h, 'a> {
 
     /// What a node takes from the stack, in the order pushed.
     pub fn operands(&self, id: NodeId) -> &[NodeId] {
-        self.split(id).0
+        let node = &self.nodes[id.index()];
+        &self.edges[node.edges as usize..node.tables as usize]
     }
 
     /// What a code object takes from binary data, in the order of marshal.
     pub fn tables(&self, id: NodeId) -> &[NodeId] {
-        self.split(id).1
+        &self.edges[self.nodes[id.index()].tables as usize..self.end(id)]
     }
 
-    fn split(&self, id: NodeId) -> (&[NodeId], &[NodeId]) {
-        let edges = self.edges(id);
-        let tables = match self.object(id) {
-            Object::Code(_) => self.heap.python().layout().tables.len(),
-            _ => 0,
-        };
-        edges.split_at(edges.len() - tables)
-    }
-
-    fn edges(&self, id: NodeId) -> &[NodeId] {
-        let start = self.nodes[id.index()].edges as usize;
-        let end = self.nodes.get(id.index() + 1).map_or(self.edges.len(), |next| next.edges as usize);
-        &self.edges[start..end]
+    fn end(&self, id: NodeId) -> usize {
+        self.nodes.get(id.index() + 1).map_or(self.edges.len(), |next| next.edges as usize)
     }
 }
 
@@ -158,23 +150,14 @@ pub fn lower<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Re
         edges: Vec::with_capacity(2 * order.len()),
         node_of: vec![NONE; heap.len()],
     };
-    let mut keys = KeyMap::with_capacity_and_hasher(order.len(), foldhash::fast::RandomState::default());
+    let mut keys = Keys::new(heap, sharing, order.len());
     let mut hashable = Vec::new();
     for object in order {
         let is_deferred = deferred.binary_search(&object).is_ok();
         if !is_deferred {
             check_keys(heap, object, &mut hashable)?;
         }
-        let next = u32::try_from(graph.nodes.len()).expect("no more than objects");
-        let number = |id: ObjectId| graph.node_of[id.index()];
-        let node = match Key::new(heap, object, sharing, number) {
-            Some(key) => *keys.entry(key).or_insert(next),
-            None => next,
-        };
-        graph.node_of[object.index()] = node;
-        if node == next {
-            graph.push(object, is_deferred);
-        }
+        graph.add(object, is_deferred, &mut keys);
     }
     for object in deferred {
         check_keys(heap, object, &mut hashable)?;
@@ -214,29 +197,43 @@ impl<'a> Graph<'_, 'a> {
         (out, places[self.root.index()])
     }
 
-    fn push(&mut self, object: ObjectId, is_deferred: bool) {
+    /// Numbers an object, as a node of its own if nothing before it equals it.
+    fn add(&mut self, object: ObjectId, is_deferred: bool, keys: &mut Keys<'_, '_>) {
         let start = self.edges.len();
         let node_of = |id: ObjectId| NodeId(self.node_of[id.index()]);
-        let mut n_operands = 0;
         match self.heap[object] {
             _ if is_deferred => {}
             Object::Code(code) => {
                 let (code, layout) = (self.heap.code(code), self.heap.python().layout());
                 self.edges.extend(layout.operands.iter().map(|field| node_of(code.object(*field))));
-                n_operands = layout.operands.len();
                 self.edges.extend(layout.tables.iter().map(|field| node_of(code.object(*field))));
             }
-            _ => {
-                self.edges.extend(self.heap.children(object).map(node_of));
-                n_operands = self.edges.len() - start;
-            }
+            _ => self.edges.extend(self.heap.children(object).map(node_of)),
         }
-        for (at, edge) in self.edges[start..].iter().enumerate() {
-            let node = &mut self.nodes[edge.index()];
-            if at < n_operands { node.uses += 1 } else { node.table_uses += 1 }
+        let next = u32::try_from(self.nodes.len()).expect("no more than objects");
+        let held_by = |number: u32| {
+            let [from, to] = [number, number + 1].map(|at| self.nodes.get(at as usize).map(|node| node.edges as usize));
+            &self.edges[from.unwrap_or(start)..to.unwrap_or(start)]
+        };
+        let number = if is_deferred { next } else { keys.number(object, &self.edges[start..], held_by, next) };
+        self.node_of[object.index()] = number;
+        if number != next {
+            self.edges.truncate(start);
+            return;
         }
-        let edges = u32::try_from(start).expect("inputs are below 2 GiB");
-        self.nodes.push(Node { object, edges, uses: 0, table_uses: 0 });
+        let n_tables = match self.heap[object] {
+            Object::Code(_) => self.heap.python().layout().tables.len(),
+            _ => 0,
+        };
+        let tables = self.edges.len() - n_tables;
+        for edge in &self.edges[start..tables] {
+            self.nodes[edge.index()].uses += 1;
+        }
+        for edge in &self.edges[tables..] {
+            self.nodes[edge.index()].table_uses += 1;
+        }
+        let place = |at: usize| u32::try_from(at).expect("inputs are below 2 GiB");
+        self.nodes.push(Node { object, edges: place(start), tables: place(tables), uses: 0, table_uses: 0 });
     }
 }
 
@@ -372,11 +369,14 @@ mod tests {
     use crate::marshal::read;
     use crate::python::Python;
 
+    fn needs<'g>(graph: &'g Graph<'_, '_>, id: NodeId) -> impl Iterator<Item = &'g NodeId> {
+        graph.operands(id).iter().chain(graph.tables(id))
+    }
+
     fn lowered(dump: &[u8], sharing: Sharing, check: impl FnOnce(&Graph<'_, '_>)) {
         let dump = read(dump, Python::LATEST).unwrap();
         let graph = lower(&dump.heap, dump.root, sharing).unwrap();
-        let edges: Vec<_> =
-            graph.ids().flat_map(|id| graph.edges(id).iter().map(move |child| (id.0, child.0))).collect();
+        let edges: Vec<_> = graph.ids().flat_map(|id| needs(&graph, id).map(move |child| (id.0, child.0))).collect();
         assert!(toposort(&DiGraph::<(), ()>::from_edges(&edges), None).is_ok());
         assert!(edges.iter().all(|(user, used)| used < user), "what is needed stands first");
         check(&graph);

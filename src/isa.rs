@@ -353,6 +353,10 @@ impl Instruction {
     /// Appends its bytes.
     #[inline]
     pub fn encode(self, out: &mut Vec<u8>) {
+        if let Ok(oparg) = u8::try_from(self.oparg) {
+            out.extend_from_slice(&[self.op as u8, oparg]);
+            return;
+        }
         let [low, high @ ..] = self.oparg.to_le_bytes();
         let extended = Self::len(self.oparg) / 2 - 1;
         for byte in high[..extended].iter().rev() {

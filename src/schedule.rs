@@ -1,22 +1,18 @@
-//! Decides which values wait on the stack, and in which order they are made.
-//!
-//! A value that is needed more than once is *hoisted*: made before everything else, in a slot at the bottom of the
-//! stack, from which every use copies it. All others are made where they are used.
+//! Orders the values that are hoisted, each in a slot at the bottom of the stack.
 //!
 //! Invariants:
 //! - The slots are in topological order: what a slot's value needs from other slots stands below it. Deferred containers
 //!   stand first.
-//! - Every value that needs a slot has exactly one.
+//! - Every hoisted value has exactly one slot, and nothing else has one.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use ordered_float::OrderedFloat;
 
-use crate::common::{self, CommonConst};
 use crate::graph::{Graph, NodeId};
-use crate::heap::Object;
-use crate::isa::{Instruction, Op};
 use crate::key::Sharing;
+use crate::share::{Decision, Shared};
 
 /// What waits where.
 #[derive(Debug)]
@@ -37,60 +33,30 @@ impl Schedule {
     }
 }
 
-/// The one instruction that loads a value without making it, if there is one.
-///
-/// Every frozenset of an identity graph is its own object, so it does not take the empty one of the table there.
-pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId) -> Option<Instruction> {
-    let constant = |constant: CommonConst| Instruction { op: Op::LoadCommonConst, oparg: constant.operand() };
-    Some(match *graph.object(id) {
-        Object::None => constant(CommonConst::None),
-        Object::True => constant(CommonConst::True),
-        Object::False => constant(CommonConst::False),
-        Object::Ellipsis => constant(CommonConst::Ellipsis),
-        Object::StopIteration => constant(CommonConst::StopIteration),
-        Object::Int(-1) => constant(CommonConst::MinusOne),
-        Object::Int(value) => Instruction { op: Op::LoadInt, oparg: u32::from(u8::try_from(value).ok()?) },
-        Object::Str(text) if text.raw().0.is_empty() => constant(CommonConst::EmptyStr),
-        Object::Str(text) if text.is_interned() && text.is_ascii() => {
-            Instruction { op: Op::LoadCommonName, oparg: common::name_operand(text.raw().0)? }
-        }
-        Object::Tuple(items) if items.is_empty() => constant(CommonConst::EmptyTuple),
-        Object::Bytes([]) => constant(CommonConst::EmptyBytes),
-        Object::FrozenSet(items) if items.is_empty() && graph.sharing != Sharing::Identity => {
-            constant(CommonConst::EmptyFrozenSet)
-        }
-        _ => return None,
-    })
-}
-
 /// Slots that LOAD_FAST reaches without EXTENDED_ARG, less some that a ready value would have to wait for.
 const NEAR_BOTTOM: usize = 230;
 
 /// How much of its heat a value passes to what it needs, so that a hot value pulls its parts along.
 const PULL: f64 = 0.25;
 
-/// Chooses the hoisted values and orders them.
+/// Orders the hoisted values.
 ///
 /// The order is Kahn's: of the values whose parts have their slots, the most used comes next, so that LOAD_FAST reaches
 /// it with one byte; behind the first 230, the least used, so that COPY reaches the hot ones from above.
-pub fn schedule(graph: &Graph<'_, '_>) -> Schedule {
+pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared) -> Schedule {
     let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()] };
     for (id, _) in &graph.deferred {
         schedule.push(*id);
     }
+    let waiting = |id: NodeId| shared.decision(id) == Decision::Hoist && schedule.slot(id).is_none();
     if graph.sharing == Sharing::None {
-        // Immutable values are made anew at each use, so an id decides: what is needed has the smaller one.
-        for id in graph.ids().filter(|id| graph.uses(*id) > 1 && graph.object(*id).has_identity()) {
-            if schedule.slot(id).is_none() {
-                schedule.push(id);
-            }
-        }
+        // What is rebuilt has several places at which its parts are needed: ids are in topological order.
+        let hoisted: Vec<NodeId> = graph.ids().filter(|id| waiting(*id)).collect();
+        hoisted.into_iter().for_each(|id| schedule.push(id));
         return schedule;
     }
-    let hoisted = |id: NodeId| graph.uses(id) > 1 || (graph.uses(id) == 1 && graph.table_uses(id) > 0);
-    let waiting: Vec<bool> =
-        graph.ids().map(|id| hoisted(id) && immediate(graph, id).is_none() && schedule.slot(id).is_none()).collect();
-    let dependencies = Dependencies::new(graph, &waiting);
+    let waiting: Vec<bool> = graph.ids().map(waiting).collect();
+    let dependencies = Dependencies::new(graph, shared, &waiting);
     kahn(&dependencies, &mut schedule);
     schedule
 }
@@ -114,7 +80,7 @@ struct Dependencies {
 }
 
 impl Dependencies {
-    fn new(graph: &Graph<'_, '_>, waiting: &[bool]) -> Self {
+    fn new(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool]) -> Self {
         let hoisted: Vec<NodeId> = graph.ids().filter(|id| waiting[id.index()]).collect();
         let mut heat: Vec<f64> = hoisted.iter().map(|id| f64::from(graph.uses(*id))).collect();
         // By node: the hoisted value that it is, or for which it is made; users have larger ids than what they use.
@@ -133,7 +99,7 @@ impl Dependencies {
                     let used = owner[used.index()];
                     heat[used as usize] = heat[used as usize].max(PULL * heat[of as usize]);
                     needs.push((used, of));
-                } else if graph.uses(*used) == 1 {
+                } else if matches!(shared.decision(*used), Decision::Once | Decision::Keep) {
                     owner[used.index()] = of;
                 }
             }
@@ -156,25 +122,31 @@ impl Dependencies {
         Self { hoisted, heat, n_needs, starts, users }
     }
 
-    fn users(&self, at: u32) -> std::ops::Range<usize> {
-        self.starts[at as usize] as usize..self.starts[at as usize + 1] as usize
+    /// The values that waited for nothing but this one.
+    fn freed<'d>(&'d self, at: u32, n_needs: &'d mut [u32]) -> impl Iterator<Item = u32> + 'd {
+        let users = self.starts[at as usize] as usize..self.starts[at as usize + 1] as usize;
+        self.users[users].iter().copied().filter(|user| {
+            n_needs[*user as usize] -= 1;
+            n_needs[*user as usize] == 0
+        })
     }
 }
 
 fn kahn(dependencies: &Dependencies, schedule: &mut Schedule) {
     let mut n_needs = dependencies.n_needs.clone();
-    let place = |at: u32| (OrderedFloat(-dependencies.heat[at as usize]), at);
+    // Of equally hot values the one that was met first comes first.
+    let heat = |at: u32| (OrderedFloat(dependencies.heat[at as usize]), Reverse(at));
     let indexes = 0..u32::try_from(n_needs.len()).expect("no more than nodes");
-    let mut ready: BTreeSet<(OrderedFloat<f64>, u32)> =
-        indexes.filter(|at| n_needs[*at as usize] == 0).map(place).collect();
-    while let Some((_, at)) = if schedule.slots.len() < NEAR_BOTTOM { ready.pop_first() } else { ready.pop_last() } {
+    let mut hottest: BinaryHeap<_> = indexes.filter(|at| n_needs[*at as usize] == 0).map(heat).collect();
+    while schedule.slots.len() < NEAR_BOTTOM
+        && let Some((_, Reverse(at))) = hottest.pop()
+    {
         schedule.push(dependencies.hoisted[at as usize]);
-        for user in &dependencies.users[dependencies.users(at)] {
-            let needs = &mut n_needs[*user as usize];
-            *needs -= 1;
-            if *needs == 0 {
-                ready.insert(place(*user));
-            }
-        }
+        hottest.extend(dependencies.freed(at, &mut n_needs).map(heat));
+    }
+    let mut coldest: BinaryHeap<_> = hottest.into_iter().map(Reverse).collect();
+    while let Some(Reverse((_, Reverse(at)))) = coldest.pop() {
+        schedule.push(dependencies.hoisted[at as usize]);
+        coldest.extend(dependencies.freed(at, &mut n_needs).map(heat).map(Reverse));
     }
 }

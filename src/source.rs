@@ -24,7 +24,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::graph::Graph;
 use crate::heap::{Heap, Object, ObjectId};
-use crate::key::Sharing;
+use crate::key::{Keys, Sharing};
 use crate::marshal::{Dump, FLAG_REF, Script, TypeCode, shortest, write_script};
 use crate::varint;
 
@@ -88,9 +88,9 @@ fn small(len: usize) -> u32 {
 pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_len: usize) -> Result<Vec<u8>> {
     let cut_short = || ErrorKind::BadSource("it ends early");
     let (&kind, mut rest) = section.split_first().ok_or_else(cut_short)?;
-    let n_classes = match kind {
-        TRANSCRIPT => heap.len(),
-        WITHOUT_CLASSES => 0,
+    let classes = match kind {
+        TRANSCRIPT => classes(heap),
+        WITHOUT_CLASSES => Vec::new(),
         VERBATIM => return Ok(rest.to_vec()),
         _ => return Err(ErrorKind::BadSource("its kind is unknown").into()),
     };
@@ -114,8 +114,17 @@ pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_le
         take(&mut rest, usize::from(len))?;
     }
     let texts = &texts[..texts.len() - rest.len()];
-    let mut player =
-        Player { forecast: Forecast::new(n_classes), n_types, at: 0, bits, types, indexes, until_index: None, texts };
+    let mut player = Player {
+        forecast: Forecast::new(classes.len()),
+        classes,
+        n_types,
+        at: 0,
+        bits,
+        types,
+        indexes,
+        until_index: None,
+        texts,
+    };
     let mut out = Vec::new();
     write_script(heap, root, &mut player, budget(payload_len + section.len()), &mut out)?;
     if player.at != n_types || !player.indexes.is_empty() || player.until_index.is_some() || !player.texts.is_empty() {
@@ -123,6 +132,13 @@ pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_le
     }
     out.extend_from_slice(rest);
     Ok(out)
+}
+
+/// By object: the first of those that the compiler merges, as far as the machine may have made several. It may where
+/// CPython has one for the whole process.
+fn classes(heap: &Heap<'_>) -> Vec<u32> {
+    let mut keys = Keys::new(heap, Sharing::Identity, 0);
+    heap.ids().map(|id| keys.number(id, &[] as &[u32], |_| &[], id.number())).collect()
 }
 
 fn number(rest: &mut &[u8]) -> Result<u32> {
@@ -248,6 +264,8 @@ impl Recorder<'_> {
 /// Makes the dump again from the forecast and what was not foreseen.
 struct Player<'s> {
     forecast: Forecast,
+    /// By object; empty without classes.
+    classes: Vec<u32>,
     n_types: usize,
     /// Type bytes so far.
     at: usize,
@@ -259,12 +277,18 @@ struct Player<'s> {
     texts: &'s [u8],
 }
 
+impl Player<'_> {
+    fn class(&self, id: ObjectId) -> Option<usize> {
+        self.classes.get(id.index()).map(|class| *class as usize)
+    }
+}
+
 impl<'s> Script<'s> for Player<'s> {
     fn type_byte(&mut self, heap: &Heap<'_>, id: Option<ObjectId>) -> Result<u8> {
         if self.at == self.n_types {
             return Err(ErrorKind::BadSource("it ends early").into());
         }
-        let class = id.filter(|_| !self.forecast.index_of.is_empty()).map(ObjectId::index);
+        let class = id.and_then(|id| self.class(id));
         let foreseen = self.forecast.foreseen(id.map(|id| &heap[id]), class);
         if self.bits[self.at / 8] >> (self.at % 8) & 1 != 0 {
             let (&byte, rest) = self.types.split_first().expect("one for each bit");
@@ -291,8 +315,7 @@ impl<'s> Script<'s> for Player<'s> {
                 if let Some(until) = until {
                     *until -= 1;
                 }
-                let class = Some(id.index()).filter(|_| !self.forecast.index_of.is_empty());
-                match self.forecast.index(class) {
+                match self.forecast.index(self.class(id)) {
                     NONE => Err(ErrorKind::BadSource("a reference has no index").into()),
                     index => Ok(index),
                 }

@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::batch::Failure;
-use super::files::{OutputArgs, find};
+use super::batch::{Failure, each};
+use super::files::{InputFile, OutputArgs};
 
 /// Assemble a listing into the initializer that it lists
 ///
@@ -15,7 +15,10 @@ Examples:
   rehydrate disasm module.pyinit > module.txt
   rehydrate asm module.txt -o module.pyinit
 
-Exit status: 0 assembled; 1 the listing is refused; 2 wrong usage, or a file cannot be read or written.")]
+Exit status:
+  0  assembled
+  1  the listing is refused
+  2  wrong usage, or a file cannot be read or written")]
 pub(super) struct Asm {
     /// What disasm printed, or - for standard input
     listing: PathBuf,
@@ -25,14 +28,14 @@ pub(super) struct Asm {
 
 impl Asm {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let inputs = find(std::slice::from_ref(&self.listing), &[])?;
+        let inputs = vec![InputFile::named(self.listing)];
         let outputs = self.output.plan(&inputs, |_| Ok("pyinit"))?;
-        for (input, output) in inputs.iter().zip(&outputs) {
-            let refused = |why: &str| Failure::No(format!("{}: {why}", input.name()));
-            let text = String::from_utf8(input.read()?).map_err(|_| refused("the listing is not UTF-8"))?;
-            let file = rehydrate::assemble(&text).map_err(|error| refused(&error.to_string()))?;
+        each(&inputs.into_iter().zip(outputs).collect::<Vec<_>>(), None, "assembled", |input, output| {
+            let not_text = |_| Failure::Refused("the listing is not UTF-8".to_owned());
+            let text = String::from_utf8(input.read()?).map_err(not_text)?;
+            let file = rehydrate::assemble(&text)?;
             output.write(&file)?;
-        }
-        Ok(())
+            Ok(output.said_of(input, format_args!("{} bytes", file.len())))
+        })
     }
 }

@@ -14,8 +14,8 @@ use rehydrate::Error;
 #[derive(Debug)]
 pub(super) enum Failure {
     /// An input is refused, or a check fails.
-    Refused(Error),
-    /// A check says no, which its text has said already or says here.
+    Refused(String),
+    /// The answer is no, and this is the result to print.
     No(String),
     /// A file cannot be read or written.
     Io(String, io::Error),
@@ -27,7 +27,7 @@ pub(super) enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Refused(error)
+        Self::Refused(error.to_string())
     }
 }
 
@@ -44,21 +44,15 @@ impl Failure {
         }
     }
 
-    fn is_broken_pipe(&self) -> bool {
+    pub(super) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Says it on standard error, with the input's name.
-    pub(super) fn report(&self, input: Option<&InputFile>) {
-        let name = match (input, self) {
-            (Some(input), Self::Refused(_) | Self::No(_)) => format!("{}: ", input.name()),
-            _ => String::new(),
-        };
+    /// Says it on standard error.
+    pub(super) fn report(&self) {
         match self {
-            Self::Refused(error) => complain(&format_args!("{name}{error}")),
-            Self::No(why) => complain(&format_args!("{name}{why}")),
+            Self::Refused(why) | Self::No(why) | Self::Usage(why) => complain(why),
             Self::Io(file, error) => complain(&format_args!("{file}: {error}")),
-            Self::Usage(why) => complain(why),
             Self::Reported(_) => {}
         }
     }
@@ -86,7 +80,7 @@ pub(super) fn each<T: Sync>(
     work: impl Fn(&InputFile, &T) -> Result<String, Failure> + Sync,
 ) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(jobs.map_or(0, usize::from))
+        .num_threads(jobs.map_or(0, |jobs| usize::from(jobs).min(inputs.len())))
         .build()
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let bar = progress(inputs.len());
@@ -106,9 +100,13 @@ pub(super) fn each<T: Sync>(
                     Ok(text) => print(&text)?,
                     Err(failure) if failure.is_broken_pipe() => return Err(failure),
                     Err(failure) => {
-                        failure.report(Some(input));
                         status = status.max(failure.status());
                         n_failed += 1;
+                        match failure {
+                            Failure::No(text) => print(&text)?,
+                            Failure::Refused(why) => complain(&format_args!("{}: {why}", input.name())),
+                            other => other.report(),
+                        }
                     }
                 }
             }
@@ -117,14 +115,14 @@ pub(super) fn each<T: Sync>(
     }
     bar.finish_and_clear();
     if inputs.len() > 1 {
-        let failed = if n_failed > 0 { format!(", {n_failed} failed") } else { String::new() };
+        let failed = if n_failed > 0 { format!(", {n_failed} not") } else { String::new() };
         _ = writeln!(anstream::stderr(), "{} files, {} {summary}{failed}", inputs.len(), inputs.len() - n_failed);
     }
     if status == 0 { Ok(()) } else { Err(Failure::Reported(status)) }
 }
 
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = anstream::stdout().lock();
+    let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::stdout)
 }
 

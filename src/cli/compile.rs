@@ -11,12 +11,15 @@ use rehydrate::{Input, Options, Python, Source};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  rehydrate compile module.cpython-313.pyc             writes module.cpython-313.pyinit
-  rehydrate compile __pycache__ --out-dir build        writes build/__pycache__/...
-  rehydrate compile --python 3.13 constants.marshal    a bare dump does not say which Python wrote it
-  rehydrate compile - -o - < module.pyc > module.pyinit
+  rehydrate compile module.pyc                     writes module.pyinit
+  rehydrate compile __pycache__ --out-dir build    writes build/__pycache__/...
+  rehydrate compile --python 3.13 dump.marshal     a bare dump names no version
+  rehydrate compile - < module.pyc > module.pyinit
 
-Exit status: 0 all are compiled; 1 an input is refused; 2 wrong usage, or a file cannot be read or written.")]
+Exit status:
+  0  all are compiled
+  1  an input is refused
+  2  wrong usage, or a file cannot be read or written")]
 pub(super) struct Compile {
     #[command(flatten)]
     inputs: Inputs,
@@ -42,19 +45,13 @@ fn compile(input: &InputFile, output: &Output, python: Option<Python>, options: 
     let source = source(&file, python)?;
     let compiled = rehydrate::compile(&source, options)?.encode()?;
     output.write(&compiled)?;
-    Ok(match output {
-        Output::Stdout => String::new(),
-        Output::File(path) => {
-            let (name, to) = (input.name(), path.display());
-            format!("{name} -> {to} ({} of {} bytes)\n", compiled.len(), file.len())
-        }
-    })
+    Ok(output.said_of(input, format_args!("{} of {} bytes", compiled.len(), file.len())))
 }
 
 /// A .pyc or a dump; an initializer is refused.
 fn source(file: &[u8], python: Option<Python>) -> Result<Source<'_>, Failure> {
     match Input::read(file, python)? {
         Input::Source(source) => Ok(source),
-        Input::Initializer(_) => Err(Failure::No("is an initializer already".to_owned())),
+        Input::Initializer(_) => Err(Failure::Refused("is an initializer already".to_owned())),
     }
 }

@@ -6,19 +6,23 @@ use clap::Args;
 use super::Inputs;
 use super::batch::{Failure, each};
 use super::files::{INITIALIZERS, InputFile, Output, OutputArgs, find};
-use rehydrate::{Initializer, image};
+use rehydrate::{Input, Python, image};
 
-/// Turn initializers back into the .pyc files or dumps that they came from
+/// Turn initializers back into the .pyc files or dumps they came from
 ///
 /// The result is identical, byte for byte, unless the initializer was compiled with --no-source-flags; then --canonical
 /// writes a dump of equal objects. NAME.pyinit gives NAME.pyc, or NAME.marshal if it came from a bare dump.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  rehydrate decompile module.pyinit                    writes module.pyc
-  rehydrate decompile --canonical module.pyinit -o -   a dump whose bytes depend on the objects alone
+  rehydrate decompile module.pyinit                writes module.pyc
+  rehydrate decompile build --out-dir back         writes back/build/...
+  rehydrate decompile - < module.pyinit > module.pyc
 
-Exit status: 0 all are turned back; 1 an input is refused; 2 wrong usage, or a file cannot be read or written.")]
+Exit status:
+  0  all are turned back
+  1  an input is refused
+  2  wrong usage, or a file cannot be read or written")]
 pub(super) struct Decompile {
     #[command(flatten)]
     inputs: Inputs,
@@ -31,26 +35,30 @@ pub(super) struct Decompile {
 
 impl Decompile {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Inputs { inputs, jobs, .. } = self.inputs;
+        let Inputs { inputs, python, jobs } = self.inputs;
         let inputs = find(&inputs, INITIALIZERS)?;
         let outputs = self.output.plan(&inputs, extension)?;
         let inputs: Vec<(InputFile, Output)> = inputs.into_iter().zip(outputs).collect();
-        each(&inputs, jobs, "decompiled", |input, output| decompile(input, output, self.canonical))
+        each(&inputs, jobs, "decompiled", |input, output| decompile(input, output, python.python, self.canonical))
     }
 }
 
 /// A file that cannot be read is reported when its turn comes.
 fn extension(input: &InputFile) -> Result<&'static str, Failure> {
     let mut start = [0; image::MAGIC.len()];
-    let is_bare = !input.is_stdin()
+    // What is read from a pipe would be missed later.
+    let is_bare = input.path.is_file()
         && File::open(&input.path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == image::MAGIC;
     Ok(if is_bare { "marshal" } else { "pyc" })
 }
 
-fn decompile(input: &InputFile, output: &Output, canonical: bool) -> Result<String, Failure> {
+fn decompile(input: &InputFile, output: &Output, python: Option<Python>, canonical: bool) -> Result<String, Failure> {
     let file = input.read()?;
-    let initializer = Initializer::read(&file)?;
+    let initializer = match Input::read(&file, python)? {
+        Input::Initializer(initializer) => initializer,
+        Input::Source(_) => return Err(Failure::Refused("is a marshal dump already".to_owned())),
+    };
     let decompiled = if canonical {
         let header = initializer.header_bytes();
         let verified = rehydrate::verify(initializer.image)?;
@@ -60,8 +68,5 @@ fn decompile(input: &InputFile, output: &Output, canonical: bool) -> Result<Stri
         rehydrate::decompile(initializer)?
     };
     output.write(&decompiled)?;
-    Ok(match output {
-        Output::Stdout => String::new(),
-        Output::File(path) => format!("{} -> {} ({} bytes)\n", input.name(), path.display(), decompiled.len()),
-    })
+    Ok(output.said_of(input, format_args!("{} of {} bytes", decompiled.len(), file.len())))
 }

@@ -12,10 +12,13 @@ use rehydrate::{Input, Python};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  rehydrate disasm module.cpython-313.pyc
+  rehydrate disasm module.pyc
   rehydrate disasm module.pyinit --format json | jq '.instructions | length'
 
-Exit status: 0 all are listed; 1 an input is refused; 2 wrong usage, or a file cannot be read.")]
+Exit status:
+  0  all are listed
+  1  an input is refused
+  2  wrong usage, or a file cannot be read")]
 pub(super) struct Disasm {
     #[command(flatten)]
     inputs: Inputs,

@@ -1,8 +1,10 @@
 //! Finds, reads and writes files.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::batch::Failure;
@@ -16,6 +18,12 @@ pub(super) struct InputFile {
 }
 
 impl InputFile {
+    /// The file that was named; whether it is there shows when it is read.
+    pub(super) fn named(path: PathBuf) -> Self {
+        let below = PathBuf::from(if path.as_os_str() == "-" { "stdin".as_ref() } else { file_name(&path) });
+        Self { path, below }
+    }
+
     pub(super) fn is_stdin(&self) -> bool {
         self.path.as_os_str() == "-"
     }
@@ -44,7 +52,7 @@ pub(super) const ALL: &[&str] = &["pyc", "marshal", "pyinit"];
 /// The files that `inputs` name, those of folders in the order of their names.
 ///
 /// # Errors
-/// An input that is not there, a folder that cannot be read or that has no such files, standard input named twice.
+/// A folder that has no such files, standard input named twice.
 pub(super) fn find(inputs: &[PathBuf], extensions: &[&str]) -> Result<Vec<InputFile>, Failure> {
     let mut found = Vec::new();
     for input in inputs {
@@ -52,17 +60,17 @@ pub(super) fn find(inputs: &[PathBuf], extensions: &[&str]) -> Result<Vec<InputF
             if found.iter().any(InputFile::is_stdin) {
                 return Err(Failure::Usage("- is named twice, and standard input can be read once".to_owned()));
             }
-            found.push(InputFile { path: input.clone(), below: PathBuf::from("stdin") });
+            found.push(InputFile::named(input.clone()));
         } else if input.is_dir() {
             let before = found.len();
             found.extend(walk(input, extensions)?);
             if found.len() == before {
-                let wanted = extensions.iter().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(", ");
-                return Err(Failure::Usage(format!("no {wanted} files in {}", input.display())));
+                let wanted =
+                    extensions.iter().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(" or ");
+                return Err(Failure::Usage(format!("no {wanted} file is in {}", input.display())));
             }
         } else {
-            let below = PathBuf::from(input.file_name().unwrap_or(input.as_os_str()));
-            found.push(InputFile { path: input.clone(), below });
+            found.push(InputFile::named(input.clone()));
         }
     }
     Ok(found)
@@ -77,10 +85,14 @@ fn walk(folder: &Path, extensions: &[&str]) -> Result<Vec<InputFile>, Failure> {
     };
     let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(folder).display().to_string();
-            Failure::Io(path, error.into())
-        })?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                // A folder that cannot be read is a bad input among good ones: reading it says why.
+                found.push(InputFile::named(error.path().unwrap_or(folder).to_owned()));
+                continue;
+            }
+        };
         let extension = entry.path().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if entry.file_type().is_file() && extensions.contains(&extension) {
             let below = entry.path().strip_prefix(folder).unwrap_or(entry.path());
@@ -124,8 +136,7 @@ impl OutputArgs {
             if inputs.len() > 1 {
                 return Err(Failure::Usage(format!("-o takes one input, and here are {}", inputs.len())));
             }
-            let to_stdout = output.as_os_str() == "-";
-            return Ok(vec![if to_stdout { Output::Stdout } else { Output::File(output.clone()) }]);
+            return Ok(vec![Output::named(output.clone())]);
         }
         let mut outputs = Vec::with_capacity(inputs.len());
         let mut taken = HashMap::new();
@@ -133,13 +144,13 @@ impl OutputArgs {
             let beside = match &self.out_dir {
                 Some(folder) => folder.join(&input.below),
                 None if input.is_stdin() => {
-                    outputs.push(Output::Stdout);
+                    outputs.push(Output::piped()?);
                     continue;
                 }
                 None => input.path.clone(),
             };
             let output = with_extension(&beside, extension(input)?);
-            if let Some(other) = taken.insert(output.clone(), input) {
+            if let Some(other) = taken.insert(resolved(&output), input) {
                 let (other, this, output) = (other.name(), input.name(), output.display());
                 return Err(Failure::Usage(format!("{other} and {this} would both be written to {output}")));
             }
@@ -147,6 +158,21 @@ impl OutputArgs {
         }
         Ok(outputs)
     }
+}
+
+fn file_name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or(path.as_os_str())
+}
+
+/// The one name of a file that may not be there yet, however it was spelled.
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path)
+        .or_else(|_| fs::canonicalize(folder_of(path)).map(|folder| folder.join(file_name(path))))
+        .unwrap_or_else(|_| path.to_owned())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Replaces an extension of ours, or adds one.
@@ -162,6 +188,31 @@ fn with_extension(path: &Path, extension: &str) -> PathBuf {
 }
 
 impl Output {
+    /// What `-o` names.
+    pub(super) fn named(path: PathBuf) -> Self {
+        if path.as_os_str() == "-" { Self::Stdout } else { Self::File(path) }
+    }
+
+    /// Standard output for bytes, where nothing was named.
+    ///
+    /// # Errors
+    /// It is a terminal.
+    pub(super) fn piped() -> Result<Self, Failure> {
+        if io::stdout().is_terminal() {
+            return Err(Failure::Usage("standard output is a terminal: say where to write with -o FILE".to_owned()));
+        }
+        Ok(Self::Stdout)
+    }
+
+    /// The line that says what became of an input; nothing where the output itself was printed.
+    pub(super) fn said_of(&self, input: &InputFile, how: impl Display) -> String {
+        match self {
+            Self::Stdout => String::new(),
+            Self::File(path) if *path == input.path => format!("{}: replaced ({how})\n", input.name()),
+            Self::File(path) => format!("{} -> {} ({how})\n", input.name(), path.display()),
+        }
+    }
+
     /// Writes all of `bytes`, or leaves what was there: to a temporary name, which is then renamed.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
@@ -174,7 +225,7 @@ impl Output {
     }
 }
 
-/// Replaces a file's content; its permissions stay.
+/// Replaces a file's content; its permissions and its owner stay.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // A link stays a link: what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -185,11 +236,17 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // A pipe or a device cannot be replaced.
         return fs::write(path, bytes);
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     let mut file = create_beside(folder)?;
     file.write_all(bytes)?;
     if let Ok(metadata) = metadata {
+        #[cfg(unix)]
+        {
+            // Who may not give a file away keeps it.
+            use std::os::unix::fs::{MetadataExt, fchown};
+            _ = fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()));
+        }
         file.as_file().set_permissions(metadata.permissions())?;
     }
     file.persist(path).map_err(|error| error.error)?;

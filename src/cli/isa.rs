@@ -3,16 +3,18 @@ use clap::{Args, ValueEnum};
 use super::batch::{Failure, print};
 use rehydrate::reference;
 
-/// Print the instruction set: opcodes, operands, stack effects, meanings
+/// Print the instruction set: opcodes, operands, stack effects
 ///
-/// Printed from the table that the compiler, the verifier and the machine use.
+/// With what each does. Printed from the table that the compiler, the verifier and the machine use.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   rehydrate isa
   rehydrate isa --format c > rehydrate_isa.h
 
-Exit status: 0; 2 wrong usage.")]
+Exit status:
+  0  always
+  2  wrong usage")]
 pub(super) struct Isa {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]

@@ -10,6 +10,7 @@ mod isa;
 mod normalize;
 mod run;
 mod show;
+mod stats;
 mod verify;
 
 use std::path::PathBuf;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::batch::Failure;
 use rehydrate::{End, Options, Profile, Python, Sharing};
 
 /// Compile CPython .pyc files and marshal dumps into bytecode that constructs their objects.
@@ -30,16 +30,20 @@ use rehydrate::{End, Options, Profile, Python, Sharing};
     version,
     arg_required_else_help = true,
     after_help = "\
-An INPUT is a .pyc of CPython 3.6 to 3.15 or of the Erg compiler, a bare marshal dump (with --python), a .pyinit,
-or - for standard input; its content tells which. A folder is walked for .pyc, .pyinit and .marshal files.
+An INPUT is a .pyc of CPython 3.6 to 3.15 or of the Erg compiler, a bare marshal dump (with --python), a .pyinit, \
+or - for standard input; its content tells which. A folder stands for the .pyc, .marshal and .pyinit files below it \
+that the command takes.
 
 Examples:
-  rehydrate disasm module.cpython-313.pyc     list the initializer of a module
-  rehydrate compile __pycache__               compile a folder, each NAME.pyc to NAME.pyinit
-  rehydrate run module.pyinit                 execute an initializer and show its objects
-  rehydrate verify /usr/lib/python3.13        take every file through all stages and compare
+  rehydrate disasm module.pyc             list the initializer of a module
+  rehydrate compile __pycache__           compile each NAME.pyc to NAME.pyinit
+  rehydrate run module.pyinit             execute it and show its objects
+  rehydrate verify /usr/lib/python3.13    check every file in every stage
 
-Exit status: 0 yes; 1 an input is refused or a check fails; 2 wrong usage, or a file cannot be read or written."
+Exit status:
+  0  yes
+  1  an input is refused, or a check fails
+  2  wrong usage, or a file cannot be read or written"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -55,6 +59,7 @@ enum Command {
     Asm(asm::Asm),
     Isa(isa::Isa),
     Show(show::Show),
+    Stats(stats::Stats),
     Normalize(normalize::Normalize),
     Verify(verify::Verify),
 }
@@ -69,16 +74,16 @@ impl Cli {
             Command::Asm(command) => command.run(),
             Command::Isa(command) => command.run(),
             Command::Show(command) => command.run(),
+            Command::Stats(command) => command.run(),
             Command::Normalize(command) => command.run(),
             Command::Verify(command) => command.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
-            Err(Failure::Reported(status)) => ExitCode::from(status),
             // Whoever read the output has seen enough.
-            Err(Failure::Io(_, error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
             Err(failure) => {
-                failure.report(None);
+                failure.report();
                 ExitCode::from(failure.status())
             }
         }

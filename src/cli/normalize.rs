@@ -1,5 +1,3 @@
-use std::io::IsTerminal;
-
 use clap::Args;
 
 use super::Inputs;
@@ -7,7 +5,7 @@ use super::batch::{Failure, each};
 use super::files::{InputFile, Output, SOURCES, find};
 use rehydrate::{Input, Python};
 
-/// Rewrite .pyc files and dumps in canonical form, so that equal modules have equal bytes
+/// Rewrite .pyc files and dumps so that equal modules have equal bytes
 ///
 /// What CPython writes depends on the process that compiled: reference flags on reference counts, the order of sets on
 /// hashes, interned strings on what was imported before. The canonical dump depends on the objects alone; CPython loads
@@ -15,12 +13,14 @@ use rehydrate::{Input, Python};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  rehydrate normalize --in-place __pycache__     rewrite every .pyc of a folder
-  rehydrate normalize --check __pycache__        exit with 1 if one would change
+  rehydrate normalize --in-place __pycache__    rewrites every .pyc of a folder
+  rehydrate normalize --check __pycache__       says which would change
   rehydrate normalize module.pyc -o canonical.pyc
 
-Exit status: 0 all are canonical now; 1 an input is refused, or --check found one that would change;
-2 wrong usage, or a file cannot be read or written.")]
+Exit status:
+  0  all are canonical now
+  1  an input is refused, or --check finds one that would change
+  2  wrong usage, or a file cannot be read or written")]
 pub(super) struct Normalize {
     #[command(flatten)]
     inputs: Inputs,
@@ -53,20 +53,16 @@ impl Normalize {
         if in_place && inputs.iter().any(InputFile::is_stdin) {
             return Err(Failure::Usage("standard input cannot be replaced".to_owned()));
         }
-        let stdout = match &output {
-            Some(path) => path.as_os_str() == "-",
-            None if in_place || check => false,
-            None if std::io::stdout().is_terminal() => {
-                return Err(Failure::Usage("say where to write: -o FILE, --in-place, or --check".to_owned()));
-            }
-            None => true,
+        let output = match output {
+            Some(path) => Some(Output::named(path)),
+            None if in_place || check => None,
+            None => Some(Output::piped()?),
         };
-        let place = |input: &InputFile| match &output {
-            _ if stdout => Output::Stdout,
-            Some(path) => Output::File(path.clone()),
-            None => Output::File(input.path.clone()),
+        let place = |input: InputFile| {
+            let output = output.clone().unwrap_or_else(|| Output::File(input.path.clone()));
+            (input, output)
         };
-        let inputs: Vec<_> = inputs.into_iter().map(|input| (place(&input), input)).map(|(a, b)| (b, a)).collect();
+        let inputs: Vec<_> = inputs.into_iter().map(place).collect();
         let done = if check { "canonical" } else { "normalized" };
         each(&inputs, jobs, done, |input, output| normalize(input, output, python.python, check, in_place))
     }
@@ -87,24 +83,18 @@ fn normalize(
         }
         Input::Initializer(_) => {
             let why = "is an initializer: decompile --canonical writes its canonical dump";
-            return Err(Failure::No(why.to_owned()));
+            return Err(Failure::Refused(why.to_owned()));
         }
     };
     if check {
-        return if canonical == file {
-            Ok(format!("{}: canonical\n", input.name()))
-        } else {
-            Err(Failure::No("would change".to_owned()))
+        return match canonical == file {
+            true => Ok(format!("{}: canonical\n", input.name())),
+            false => Err(Failure::No(format!("{}: would change\n", input.name()))),
         };
     }
     if in_place && canonical == file {
         return Ok(format!("{}: unchanged\n", input.name()));
     }
     output.write(&canonical)?;
-    Ok(match output {
-        Output::Stdout => String::new(),
-        Output::File(path) => {
-            format!("{} -> {} ({} of {} bytes)\n", input.name(), path.display(), canonical.len(), file.len())
-        }
-    })
+    Ok(output.said_of(input, format_args!("{} of {} bytes", canonical.len(), file.len())))
 }

@@ -3,21 +3,25 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::batch::Failure;
-use super::files::{Output, find};
+use super::batch::{Failure, each};
+use super::files::{InputFile, Output};
 use super::{CompileOptions, PythonArg};
-use rehydrate::{Input, marshal, repr};
+use rehydrate::{Input, Options, Python, marshal, repr};
 
-/// Execute an initializer in rehydrate's own machine, and show the objects it builds
+/// Execute an initializer and show the objects it builds
 ///
-/// A .pyc or a dump is compiled first. Shared objects are shown once, by id.
+/// rehydrate's own machine executes it. A .pyc or a dump is compiled first. Shared objects are shown once, by id.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   rehydrate run module.pyinit
-  rehydrate run module.pyinit --emit pyc -o module.pyc    a .pyc of the objects, to load in CPython
+  rehydrate run module.pyinit --emit json | jq .
+  rehydrate run module.pyinit --emit pyc -o module.pyc    for CPython to load
 
-Exit status: 0; 1 the input is refused; 2 wrong usage, or a file cannot be read or written.")]
+Exit status:
+  0  executed
+  1  the input is refused
+  2  wrong usage, or a file cannot be read or written")]
 pub(super) struct Run {
     /// .pyinit, .pyc, marshal dump, or - for standard input
     input: PathBuf,
@@ -48,33 +52,38 @@ enum Emit {
 
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let inputs = find(std::slice::from_ref(&self.input), &[])?;
-        let input = &inputs[0];
-        let file = input.read()?;
-        let refused = |error| Failure::No(format!("{}: {error}", input.name()));
-        let initializer = match Input::read(&file, self.python.python).map_err(refused)? {
-            Input::Source(source) => rehydrate::compile(&source, self.options.options()).map_err(refused)?,
-            Input::Initializer(initializer) => initializer,
+        let output = match (self.output, self.emit) {
+            (Some(path), _) => Output::named(path),
+            (None, Emit::Repr | Emit::Json) => Output::Stdout,
+            (None, Emit::Marshal | Emit::Pyc) => Output::piped()?,
         };
-        let header = initializer.header_bytes();
-        let verified = rehydrate::verify(initializer.image).map_err(refused)?;
-        let (heap, root) = rehydrate::run(&verified);
-        if verified.starts_code() {
-            _ = writeln!(anstream::stderr(), "START_CODE would now execute this code object as the module's code");
-        }
-        let bytes = match self.emit {
-            Emit::Repr => repr::text(&heap, root).into_bytes(),
-            Emit::Json => format!("{}\n", repr::json(&heap, root)).into_bytes(),
-            Emit::Marshal => marshal::write(&heap, root).map_err(refused)?,
-            Emit::Pyc if header.is_empty() => {
-                return Err(Failure::No(format!("{}: a bare dump has no .pyc header to write", input.name())));
-            }
-            Emit::Pyc => [header, &marshal::write(&heap, root).map_err(refused)?].concat(),
-        };
-        match self.output {
-            Some(path) if path.as_os_str() != "-" => Output::File(path),
-            _ => Output::Stdout,
-        }
-        .write(&bytes)
+        let (python, options) = (self.python.python, self.options.options());
+        let input = (InputFile::named(self.input), output);
+        each(&[input], None, "executed", |input, output| {
+            output.write(&execute(&input.read()?, python, options, self.emit)?)?;
+            Ok(String::new())
+        })
     }
+}
+
+fn execute(file: &[u8], python: Option<Python>, options: Options, emit: Emit) -> Result<Vec<u8>, Failure> {
+    let initializer = match Input::read(file, python)? {
+        Input::Source(source) => rehydrate::compile(&source, options)?,
+        Input::Initializer(initializer) => initializer,
+    };
+    let header = initializer.header_bytes();
+    let verified = rehydrate::verify(initializer.image)?;
+    let (heap, root) = rehydrate::run(&verified);
+    if verified.starts_code() {
+        _ = writeln!(anstream::stderr(), "START_CODE would now execute this code object as the module's code");
+    }
+    Ok(match emit {
+        Emit::Repr => repr::text(&heap, root).into_bytes(),
+        Emit::Json => format!("{}\n", repr::json(&heap, root)).into_bytes(),
+        Emit::Marshal => marshal::write(&heap, root)?,
+        Emit::Pyc if header.is_empty() => {
+            return Err(Failure::Refused("a bare dump has no .pyc header to write".to_owned()));
+        }
+        Emit::Pyc => [header, &marshal::write(&heap, root)?].concat(),
+    })
 }

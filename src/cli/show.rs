@@ -12,11 +12,14 @@ use rehydrate::{Input, Python};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  rehydrate show module.cpython-313.pyc
-  rehydrate show --python 3.13 constants.marshal
+  rehydrate show module.pyc
+  rehydrate show --python 3.13 dump.marshal
   rehydrate show module.pyc --format json | jq '.rows[] | select(.kind == \"code\")'
 
-Exit status: 0 all are shown; 1 an input is refused; 2 wrong usage, or a file cannot be read.")]
+Exit status:
+  0  all are shown
+  1  an input is refused
+  2  wrong usage, or a file cannot be read")]
 pub(super) struct Show {
     #[command(flatten)]
     inputs: Inputs,
@@ -44,7 +47,9 @@ fn show(input: &InputFile, python: Option<Python>, format: Format, titled: bool)
             decompiled = rehydrate::decompile(initializer)?;
             match Input::read(&decompiled, Some(python))? {
                 Input::Source(source) => source,
-                Input::Initializer(_) => return Err(Failure::No("is an initializer of an initializer".to_owned())),
+                Input::Initializer(_) => {
+                    return Err(Failure::Refused("is an initializer of an initializer".to_owned()));
+                }
             }
         }
     };

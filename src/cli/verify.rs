@@ -15,7 +15,10 @@ Examples:
   rehydrate verify module.pyc
   rehydrate verify /usr/lib/python3.13 --sharing identity
 
-Exit status: 0 all is well; 1 a step fails; 2 wrong usage, or a file cannot be read.")]
+Exit status:
+  0  all is well
+  1  a step fails
+  2  wrong usage, or a file cannot be read")]
 pub(super) struct Verify {
     #[command(flatten)]
     inputs: Inputs,

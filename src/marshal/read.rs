@@ -1,8 +1,9 @@
 //! Reads a marshal dump, losing nothing.
 //!
 //! Invariants:
-//! - What CPython's `marshal.loads` accepts is read; what it refuses is refused, with the place and the reason. (One
-//!   exception is accepted: a set or dict whose key is an unfinished tuple, which crashes CPython.)
+//! - What CPython's `marshal.loads` accepts is read; what it refuses is refused, with the place and the reason. Two
+//!   exceptions are accepted: some dumps that crash CPython (a key that is an unfinished tuple, constants that hold
+//!   themselves); and equal keys nested deeper than the interpreter happens to compare, a RecursionError before 3.13.
 //! - No recursion, and no allocation beyond a fixed multiple of the input: every item that a container claims needs a
 //!   byte of its own among those left.
 //! - Objects take their ids in the order of their type bytes; a reference takes the id of what it refers to.
@@ -53,20 +54,21 @@ pub struct Transcript<'a> {
 /// How much of a [`Transcript`] was written at some time.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
-    types: usize,
-    refs: usize,
-    texts: usize,
+    types: u32,
+    refs: u32,
+    texts: u32,
 }
 
 impl Transcript<'_> {
     fn mark(&self) -> Mark {
-        Mark { types: self.types.len(), refs: self.refs.len(), texts: self.texts.len() }
+        // Inputs are below 2 GiB.
+        Mark { types: self.types.len() as u32, refs: self.refs.len() as u32, texts: self.texts.len() as u32 }
     }
 
     fn truncate(&mut self, mark: Mark) {
-        self.types.truncate(mark.types);
-        self.refs.truncate(mark.refs);
-        self.texts.truncate(mark.texts);
+        self.types.truncate(mark.types as usize);
+        self.refs.truncate(mark.refs as usize);
+        self.texts.truncate(mark.texts as usize);
     }
 }
 
@@ -117,10 +119,12 @@ struct Frame {
 
 #[derive(Debug, Clone, Copy)]
 enum Rest {
-    /// Items from `next` to `end` of the heap's are still to come.
+    /// Items of the heap's from `next` to the end of `items` are still to come.
     Items { next: u32, items: Items },
+    /// A slice, with so many of its items. It claims no bytes: NULL may cut it short.
+    Slice { n_items: u8, items: [ObjectId; 3] },
     /// Keys and values stand in `pairs` from `start` on; `mark` is where the next one begins.
-    Pairs { start: usize, mark: Mark },
+    Pairs { start: u32, mark: Mark },
     /// The next field of the layout.
     Fields { code: CodeId, next: usize },
 }
@@ -166,9 +170,16 @@ impl<'a> Reader<'a> {
                             break;
                         }
                     }
+                    Rest::Slice { n_items, items } => {
+                        items[usize::from(*n_items)] = value;
+                        *n_items += 1;
+                        if usize::from(*n_items) < items.len() {
+                            break;
+                        }
+                    }
                     Rest::Pairs { start, mark } => {
                         *mark = self.transcript.mark();
-                        let is_value = (self.pairs.len() - *start) % 2 == 1;
+                        let is_value = (self.pairs.len() - *start as usize) % 2 == 1;
                         self.pairs.push(value);
                         if is_value {
                             self.check_hashable(self.pairs[self.pairs.len() - 2], "a dict key")?;
@@ -193,7 +204,12 @@ impl<'a> Reader<'a> {
     /// Closes the innermost container.
     fn complete(&mut self) -> ObjectId {
         let frame = self.frames.pop().expect("a frame was just filled");
-        if let Rest::Items { items, .. } = frame.rest {
+        let items = match frame.rest {
+            Rest::Items { items, .. } => Some(items),
+            Rest::Slice { items, .. } => Some(self.heap.add_items(&items)),
+            Rest::Pairs { .. } | Rest::Fields { .. } => None,
+        };
+        if let Some(items) = items {
             self.heap.set(frame.id, self.heap[frame.id].with_items(items));
         }
         if let Some(index) = frame.late_ref {
@@ -273,7 +289,11 @@ impl<'a> Reader<'a> {
                 let len = self.i32("frozenset")?;
                 return self.container(byte, start, Object::FrozenSet, "frozenset", len, true);
             }
-            TypeCode::Slice => return self.container(byte, start, Object::Slice, "slice", 3, true),
+            TypeCode::Slice => {
+                let id = self.heap.add(Object::Slice(Items::EMPTY));
+                self.open(byte, start, id, true, Rest::Slice { n_items: 0, items: [fixed::NONE; 3] });
+                return Ok(None);
+            }
             TypeCode::Dict => return self.open_dict(byte, start, Object::Dict(Items::EMPTY), false),
             TypeCode::FrozenDict => return self.open_dict(byte, start, Object::FrozenDict(Items::EMPTY), true),
             TypeCode::Code => return self.open_code(byte, start),
@@ -334,8 +354,9 @@ impl<'a> Reader<'a> {
 
     fn open_dict(&mut self, byte: u8, start: usize, empty: Object<'a>, late: bool) -> Result<Option<ObjectId>> {
         let id = self.heap.add(empty);
-        let (start_of_pairs, mark) = (self.pairs.len(), self.transcript.mark());
-        self.open(byte, start, id, late, Rest::Pairs { start: start_of_pairs, mark });
+        let first = u32::try_from(self.pairs.len()).expect("inputs are below 2 GiB");
+        let mark = self.transcript.mark();
+        self.open(byte, start, id, late, Rest::Pairs { start: first, mark });
         Ok(None)
     }
 
@@ -376,13 +397,15 @@ impl<'a> Reader<'a> {
             _ => false,
         };
         let holder = self.frames.iter().rposition(|frame| !is_null(frame));
-        let Some(&Frame { id, rest: Rest::Pairs { start: first, mark }, .. }) = holder.map(|at| &self.frames[at]) else {
+        let Some(&Frame { id, rest: Rest::Pairs { start: first, mark }, .. }) = holder.map(|at| &self.frames[at])
+        else {
             let what = match self.frames.last() {
                 None => "marshal data",
                 Some(Frame { id, .. }) => self.heap[*id].type_name(),
             };
             return Err(self.error(ErrorKind::NullObject(what), start));
         };
+        let first = first as usize;
         if holder.is_some_and(|at| at + 1 < self.frames.len()) {
             self.cut_short(first, mark);
         }
@@ -397,15 +420,10 @@ impl<'a> Reader<'a> {
     /// The transcript becomes that of a dict which ends here, dropping a key, as every dict that drops something does.
     #[cold]
     fn cut_short(&mut self, first: usize, mark: Mark) {
-        while let Some(frame) = self.frames.pop_if(|frame| !matches!(frame.rest, Rest::Pairs { .. })) {
-            if let Rest::Items { next, items } = frame.rest {
-                // NULL stands for the item at `next`.
-                self.claimed -= (items.start + items.len - next - 1) as usize;
-            }
-        }
+        while self.frames.pop_if(|frame| !matches!(frame.rest, Rest::Pairs { .. })).is_some() {}
         let null = self.transcript.types.pop().expect("the NULL was just read");
         self.transcript.truncate(mark);
-        if (self.pairs.len() - first) % 2 == 0 {
+        if (self.pairs.len() - first).is_multiple_of(2) {
             self.pairs.push(fixed::NONE);
             self.transcript.types.push(TypeCode::None as u8);
         }
@@ -595,8 +613,9 @@ impl<'a> Reader<'a> {
             };
             path.push(match frame.rest {
                 Rest::Items { next, items } => format!("{what} > item {}", next - items.start),
+                Rest::Slice { n_items, .. } => format!("{what} > item {n_items}"),
                 Rest::Pairs { start, .. } => {
-                    let n = self.pairs.len() - start;
+                    let n = self.pairs.len() - start as usize;
                     format!("{what} > {} {}", if n % 2 == 0 { "key" } else { "value" }, n / 2)
                 }
                 Rest::Fields { next, .. } => match self.layout.get(next) {
@@ -641,14 +660,14 @@ fn unhashable_item<'h>(
             todo.pop();
             continue;
         }
-        if known[id.index()] {
-            if open.contains_key(&id) {
-                return Some("object that holds itself");
-            }
+        let was_known = std::mem::replace(&mut known[id.index()], true);
+        if was_known && open.contains_key(&id) {
+            return Some("object that holds itself");
+        }
+        if was_known || !heap[id].is_compound() {
             todo.pop();
             continue;
         }
-        known[id.index()] = true;
         open.insert(id, todo.len() - 1);
         match heap[id] {
             Object::Tuple(Items::EMPTY) if id != fixed::EMPTY_TUPLE => todo.extend(filled(id)),
@@ -749,6 +768,7 @@ mod tests {
         for dump in [&b"[\x02\0\0\0{N:\xe9\x07\0\0\x000r\0\0\0\0"[..], b"[\x02\0\0\0{:\xe9\x07\0\0\x000r\0\0\0\0"] {
             assert_eq!(accepted(dump, 14), b"[\x02\0\0\0{N0i\x07\0\0\0");
         }
+        assert_eq!(accepted(b"{N:)\x01N0", 14), b"{N0");
         assert!(refused(b"[\x01\0\0\0:0", 14).starts_with("NULL object in slice"));
     }
 

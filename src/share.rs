@@ -1,0 +1,308 @@
+//! Decides which values are made once, where they wait, and which are made anew.
+//!
+//! Without sharing, every value would be made at each of its uses: the *construction tree*. A value with several uses is
+//! *hoisted* (made before the tree, in a slot at the bottom of the stack), *kept* (made at its first use, which is an
+//! operand of a value that all the others help to make, and copied from there while it waits to be consumed), or *rebuilt*
+//! (where CPython has one object for the whole process anyway, and making it again is shorter).
+//!
+//! Invariants:
+//! - Every node has exactly one [`Decision`].
+//! - A kept value lies on the stack, unconsumed, at each of its other uses.
+//! - Only what has no identity of its own is rebuilt.
+
+use crate::common::{self, CommonConst};
+use crate::graph::{Graph, NodeId};
+use crate::heap::Object;
+use crate::isa::{Instruction, Op};
+use crate::key::Sharing;
+
+/// What becomes of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// One instruction loads it, at each use.
+    Load(Instruction),
+    /// It is needed once, and made there.
+    Once,
+    /// It is made at its first use, and copied from there.
+    Keep,
+    /// It is made before everything that needs it, in a slot.
+    Hoist,
+    /// It is made at each use.
+    Rebuild,
+    /// It stands in the data, as a table of code objects.
+    Table,
+}
+
+/// The decisions on a graph.
+#[derive(Debug)]
+pub struct Shared {
+    decisions: Vec<Decision>,
+}
+
+impl Shared {
+    /// What was decided on a value.
+    pub fn decision(&self, id: NodeId) -> Decision {
+        self.decisions[id.index()]
+    }
+}
+
+/// What it takes, in bytes, to have a value on the stack each time it is needed: the one cost model of all decisions.
+///
+/// References are counted as short ones; EXTENDED_ARG is the schedule's concern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// To make it once.
+    pub make: u64,
+    /// How often it is needed.
+    pub uses: u64,
+}
+
+/// Bytes of an instruction without EXTENDED_ARG, and so of a copy.
+const COPY: u64 = 2;
+
+impl Costs {
+    /// The costs of a value.
+    pub fn new(graph: &Graph<'_, '_>, id: NodeId) -> Self {
+        let long = |len: usize| Instruction::len(u32::try_from(len).unwrap_or(u32::MAX)) as u64 + len as u64;
+        let make = match *graph.object(id) {
+            Object::Int(value) => long(fewest_bytes(value).0),
+            Object::Long(value) => long(graph.heap.long(value).bits() as usize / 8 + 1),
+            Object::Float(_) => 2 + 8,
+            Object::Complex { .. } => 6 + 16,
+            Object::Bytes(bytes) => long(bytes.len()),
+            Object::Str(text) => long(text.raw().0.len()),
+            _ => 2 + graph.operands(id).len() as u64 * COPY,
+        };
+        Self { make, uses: u64::from(graph.uses(id)) }
+    }
+
+    /// Made before, copied at each use.
+    pub fn hoist(self) -> u64 {
+        self.make + COPY * self.uses
+    }
+
+    /// Made at its first use, copied at the others.
+    pub fn keep(self) -> u64 {
+        self.make + COPY * self.uses.saturating_sub(1)
+    }
+
+    /// Made at each use.
+    pub fn rebuild(self) -> u64 {
+        self.make * self.uses
+    }
+}
+
+/// The little-endian bytes of an int, and how many of them hold it: the top bit is its sign.
+pub(crate) fn fewest_bytes(value: i64) -> (usize, [u8; 8]) {
+    let bytes = value.to_le_bytes();
+    let sign = if value < 0 { 0xff } else { 0 };
+    let mut len = bytes.len();
+    while len > 1 && bytes[len - 1] == sign && (bytes[len - 2] ^ sign) < 0x80 {
+        len -= 1;
+    }
+    (len, bytes)
+}
+
+/// The one instruction that loads a value without making it, if there is one.
+///
+/// Every frozenset of an identity graph is its own object, so it does not take the empty one of the table there.
+pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId) -> Option<Instruction> {
+    let constant = |constant: CommonConst| Instruction { op: Op::LoadCommonConst, oparg: constant.operand() };
+    Some(match *graph.object(id) {
+        Object::None => constant(CommonConst::None),
+        Object::True => constant(CommonConst::True),
+        Object::False => constant(CommonConst::False),
+        Object::Ellipsis => constant(CommonConst::Ellipsis),
+        Object::StopIteration => constant(CommonConst::StopIteration),
+        Object::Int(-1) => constant(CommonConst::MinusOne),
+        Object::Int(value) => Instruction { op: Op::LoadInt, oparg: u32::from(u8::try_from(value).ok()?) },
+        Object::Str(text) if text.raw().0.is_empty() => constant(CommonConst::EmptyStr),
+        Object::Str(text) if text.is_interned() && text.is_ascii() => {
+            Instruction { op: Op::LoadCommonName, oparg: common::name_operand(text.raw().0)? }
+        }
+        Object::Tuple(items) if items.is_empty() => constant(CommonConst::EmptyTuple),
+        Object::Bytes([]) => constant(CommonConst::EmptyBytes),
+        Object::FrozenSet(items) if items.is_empty() && graph.sharing != Sharing::Identity => {
+            constant(CommonConst::EmptyFrozenSet)
+        }
+        _ => return None,
+    })
+}
+
+/// Decides on every value of a graph, in time near-linear in its edges.
+///
+/// Users come before what they use, so that each value finds its users placed in the construction tree.
+pub fn share(graph: &Graph<'_, '_>) -> Shared {
+    let mut decisions = vec![Decision::Table; graph.len()];
+    let mut sharing =
+        Sharer { graph, tree: Tree::new(graph), users: Users::new(graph), outside: vec![false; graph.len()] };
+    for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
+        sharing.outside[id.index()] = true;
+    }
+    for (id, _) in &graph.deferred {
+        decisions[id.index()] = Decision::Hoist;
+    }
+    for id in graph.ids().rev() {
+        let decision = &mut decisions[id.index()];
+        if *decision != Decision::Hoist {
+            *decision = sharing.decide(id);
+        }
+        sharing.use_operands(id);
+    }
+    Shared { decisions }
+}
+
+struct Sharer<'g> {
+    graph: &'g Graph<'g, 'g>,
+    tree: Tree,
+    users: Users,
+    /// By node: whether something outside the tree needs it, the end or a deferred container.
+    outside: Vec<bool>,
+}
+
+impl Sharer<'_> {
+    fn decide(&mut self, id: NodeId) -> Decision {
+        let graph = self.graph;
+        if graph.uses(id) == 0 {
+            return Decision::Table;
+        }
+        if let Some(instruction) = immediate(graph, id) {
+            return Decision::Load(instruction);
+        }
+        let is_table = graph.table_uses(id) > 0;
+        if graph.uses(id) == 1 && !is_table {
+            return Decision::Once;
+        }
+        if graph.sharing == Sharing::None {
+            return if graph.object(id).has_identity() { Decision::Hoist } else { Decision::Rebuild };
+        }
+        let is_in_the_tree = !is_table && !self.outside[id.index()];
+        let keeper = if is_in_the_tree { self.tree.keeper(self.users.of(id)) } else { None };
+        let can_rebuild =
+            !is_table && !graph.object(id).is_compound() && graph.heap.is_process_wide(graph.object_id(id));
+        if can_rebuild {
+            let costs = Costs::new(graph, id);
+            if costs.rebuild() < if keeper.is_some() { costs.keep() } else { costs.hoist() } {
+                return Decision::Rebuild;
+            }
+        }
+        let Some((keeper, place)) = keeper else { return Decision::Hoist };
+        self.tree.place(id, keeper, place);
+        Decision::Keep
+    }
+
+    /// Tells each operand of a value who needs it.
+    fn use_operands(&mut self, id: NodeId) {
+        for (place, &operand) in (0..).zip(self.graph.operands(id)) {
+            if self.graph.uses(operand) > 1 {
+                self.users.push(operand, (id, place));
+            } else if self.graph.object(operand).is_compound() {
+                // A leaf is nobody's user, so its place does not matter.
+                self.tree.place(operand, id, place);
+            }
+        }
+    }
+}
+
+/// By value with several uses: who uses it as an operand, and as which.
+struct Users {
+    /// Where the run of each value ends so far.
+    ends: Vec<u32>,
+    users: Vec<(NodeId, u32)>,
+    starts: Vec<u32>,
+}
+
+impl Users {
+    fn new(graph: &Graph<'_, '_>) -> Self {
+        let mut n_users = 0;
+        let start = |id| {
+            let start = n_users;
+            n_users += if graph.uses(id) > 1 { graph.uses(id) } else { 0 };
+            start
+        };
+        let starts: Vec<u32> = graph.ids().map(start).collect();
+        Self { ends: starts.clone(), users: vec![(NodeId(0), 0); n_users as usize], starts }
+    }
+
+    fn push(&mut self, id: NodeId, user: (NodeId, u32)) {
+        self.users[self.ends[id.index()] as usize] = user;
+        self.ends[id.index()] += 1;
+    }
+
+    fn of(&self, id: NodeId) -> &[(NodeId, u32)] {
+        &self.users[self.starts[id.index()] as usize..self.ends[id.index()] as usize]
+    }
+}
+
+/// The construction tree as it grows, from users to used. Ancestors are found in logarithmic time by jumps whose lengths
+/// depend on the depth alone.
+///
+/// Source: E. W. Myers, "An applicative random-access stack", Information Processing Letters 17 (1983).
+struct Tree {
+    /// By node; what is not placed stands alone, as if it were a child of the ground.
+    branches: Vec<Branch>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Branch {
+    /// The value it is made for; itself where there is none.
+    parent: NodeId,
+    jump: NodeId,
+    depth: u32,
+    /// Which operand of the parent it is.
+    place: u32,
+}
+
+impl Tree {
+    fn new(graph: &Graph<'_, '_>) -> Self {
+        let alone = |id| Branch { parent: id, jump: id, depth: 0, place: 0 };
+        Self { branches: graph.ids().map(alone).collect() }
+    }
+
+    fn at(&self, id: NodeId) -> Branch {
+        self.branches[id.index()]
+    }
+
+    fn place(&mut self, id: NodeId, parent: NodeId, place: u32) {
+        let above = self.at(parent);
+        let jumped = self.at(above.jump);
+        let is_even = above.depth - jumped.depth == jumped.depth - self.at(jumped.jump).depth;
+        let jump = if is_even && above.depth > 0 { jumped.jump } else { parent };
+        self.branches[id.index()] = Branch { parent, jump, depth: above.depth + 1, place };
+    }
+
+    /// The ancestor at a depth that is not greater.
+    fn ancestor(&self, mut id: NodeId, depth: u32) -> NodeId {
+        while self.at(id).depth > depth {
+            let jump = self.at(id).jump;
+            id = if self.at(jump).depth >= depth { jump } else { self.at(id).parent };
+        }
+        id
+    }
+
+    /// The nearest value that both are made for, or are.
+    fn common(&self, a: NodeId, b: NodeId) -> Option<NodeId> {
+        let depth = self.at(a).depth.min(self.at(b).depth);
+        let (mut a, mut b) = (self.ancestor(a, depth), self.ancestor(b, depth));
+        while a != b {
+            if self.at(a).depth == 0 {
+                return None;
+            }
+            let (jump_a, jump_b) = (self.at(a).jump, self.at(b).jump);
+            (a, b) = if jump_a == jump_b { (self.at(a).parent, self.at(b).parent) } else { (jump_a, jump_b) };
+        }
+        Some(a)
+    }
+
+    /// The value of which the used one is an operand while all its other users are made: that value, and which operand.
+    fn keeper(&self, users: &[(NodeId, u32)]) -> Option<(NodeId, u32)> {
+        let (&(first, _), rest) = users.split_first()?;
+        let keeper = rest.iter().try_fold(first, |common, (user, _)| self.common(common, *user))?;
+        let place = users.iter().filter(|(user, _)| *user == keeper).map(|(_, place)| *place).min()?;
+        let depth = self.at(keeper).depth;
+        let comes_later = |(user, at): &(NodeId, u32)| {
+            if *user == keeper { *at >= place } else { self.at(self.ancestor(*user, depth + 1)).place > place }
+        };
+        users.iter().all(comes_later).then_some((keeper, place))
+    }
+}
