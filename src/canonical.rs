@@ -13,7 +13,7 @@ use indexmap::{IndexMap, IndexSet};
 use num_bigint::ToBigInt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{self, lower};
+use crate::graph::{self, lower_heap};
 use crate::heap::{Code, Heap, Object, ObjectId, fixed};
 use crate::key::Sharing;
 use crate::marshal;
@@ -22,13 +22,13 @@ use crate::python::{Field, FieldKind};
 /// The canonical form of what is below `root`.
 ///
 /// # Errors
-/// As [`lower`]; [`ErrorKind::BudgetExceeded`] if ordering the items of sets within sets takes far more than the heap.
+/// As [`lower_heap`]; [`ErrorKind::BudgetExceeded`] if ordering the items of sets within sets takes far more than the heap.
 pub fn canonical<'a>(heap: &Heap<'a>, root: ObjectId) -> Result<(Heap<'a>, ObjectId)> {
     let mut heap = heap.clone();
     mark_interned(&mut heap);
     let mut budget = Budget { total: 64 * (heap.len() as u64 + 16 * 1024), spent: 0 };
     sort_items(&mut heap, root, &mut budget)?;
-    let graph = lower(&heap, root, Sharing::Structural)?;
+    let graph = lower_heap(&heap, root, Sharing::Structural)?;
     Ok(graph.to_heap())
 }
 
@@ -142,7 +142,7 @@ fn sort_items(heap: &mut Heap<'_>, root: ObjectId, budget: &mut Budget) -> Resul
             let mut keyed = Vec::with_capacity(left.len());
             for entry in left {
                 let (item, root) = extract(heap, entry[0], budget)?;
-                let (item, root) = lower(&item, root, Sharing::Structural)?.to_heap();
+                let (item, root) = lower_heap(&item, root, Sharing::Structural)?.to_heap();
                 keyed.push((marshal::write(&item, root)?, entry));
             }
             keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -184,7 +184,7 @@ fn equality(heap: &Heap<'_>, key: ObjectId, budget: &mut Budget) -> Result<Vec<u
         // A NaN equals itself alone: the object decides.
         return Ok([b"nan".as_slice(), &key.number().to_le_bytes()].concat());
     }
-    let (heap, root) = lower(&heap, root, Sharing::Structural)?.to_heap();
+    let (heap, root) = lower_heap(&heap, root, Sharing::Structural)?.to_heap();
     marshal::write(&heap, root)
 }
 

@@ -57,7 +57,7 @@ fn budget(dump_len: usize, sharing: Sharing) -> usize {
 /// As [`lower`] and [`emit`].
 pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<'a>> {
     let Source { header, dump, marshal } = source;
-    let graph = lower(&dump.heap, dump.root, options.sharing)?;
+    let graph = lower(dump, options.sharing)?;
     let shared = share(&graph);
     let schedule = schedule(&graph, &shared);
     let image = emit(&graph, &shared, &schedule, options.end, budget(marshal.len(), options.sharing))?;

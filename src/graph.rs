@@ -16,7 +16,7 @@ use petgraph::graph::DiGraph;
 use crate::error::{ErrorKind, Result};
 use crate::heap::{Children, Heap, Items, Object, ObjectId, fixed};
 use crate::key::{Keys, Sharing};
-use crate::marshal::{shorten, unhashable};
+use crate::marshal::{Dump, shorten, unhashable};
 use crate::python::FieldKind;
 
 /// The name of a node of a [`Graph`].
@@ -134,13 +134,35 @@ impl<'h, 'a> Graph<'h, 'a> {
     }
 }
 
+/// Lowers a dump.
+///
+/// # Errors
+/// As [`lower_heap`].
+pub fn lower<'h, 'a>(dump: &'h Dump<'a>, sharing: Sharing) -> Result<Graph<'h, 'a>> {
+    match &dump.order {
+        Some(order) => merge(&dump.heap, dump.root, Vec::new(), order, sharing),
+        None => lower_heap(&dump.heap, dump.root, sharing),
+    }
+}
+
 /// Lowers what is below `root`.
 ///
 /// # Errors
 /// [`ErrorKind::ImmutableCycle`] for a cycle without a list or dict, with its path; [`ErrorKind::Unhashable`] for a key
 /// without a hash.
-pub fn lower<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Result<Graph<'h, 'a>> {
+pub fn lower_heap<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Result<Graph<'h, 'a>> {
     let (deferred, order) = order(heap, root)?;
+    merge(heap, root, deferred, &order, sharing)
+}
+
+/// Numbers objects in `order`, in which each comes after what it holds; `deferred` are sorted.
+fn merge<'h, 'a>(
+    heap: &'h Heap<'a>,
+    root: ObjectId,
+    deferred: Vec<ObjectId>,
+    order: &[ObjectId],
+    sharing: Sharing,
+) -> Result<Graph<'h, 'a>> {
     let mut graph = Graph {
         heap,
         sharing,
@@ -152,7 +174,7 @@ pub fn lower<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Re
     };
     let mut keys = Keys::new(heap, sharing, order.len());
     let mut hashable = Vec::new();
-    for object in order {
+    for &object in order {
         let is_deferred = deferred.binary_search(&object).is_ok();
         if !is_deferred {
             check_keys(heap, object, &mut hashable)?;
@@ -375,7 +397,7 @@ mod tests {
 
     fn lowered(dump: &[u8], sharing: Sharing, check: impl FnOnce(&Graph<'_, '_>)) {
         let dump = read(dump, Python::LATEST).unwrap();
-        let graph = lower(&dump.heap, dump.root, sharing).unwrap();
+        let graph = lower(&dump, sharing).unwrap();
         let edges: Vec<_> = graph.ids().flat_map(|id| needs(&graph, id).map(move |child| (id.0, child.0))).collect();
         assert!(toposort(&DiGraph::<(), ()>::from_edges(&edges), None).is_ok());
         assert!(edges.iter().all(|(user, used)| used < user), "what is needed stands first");
@@ -440,7 +462,7 @@ mod tests {
     fn a_cycle_of_tuples_is_refused_with_its_path() {
         let said = |bytes: &[u8]| {
             let dump = read(bytes, Python::LATEST).unwrap();
-            lower(&dump.heap, dump.root, Sharing::Structural).unwrap_err().to_string()
+            lower(&dump, Sharing::Structural).unwrap_err().to_string()
         };
         assert_eq!(
             said(b"\xa9\x01r\0\0\0\0"),

@@ -63,6 +63,9 @@ pub mod fixed {
     /// `()`.
     pub const EMPTY_TUPLE: ObjectId = ObjectId(5);
 
+    /// How many there are.
+    pub(crate) const N_FIXED: usize = 6;
+
     /// The fixed id of an object like this one, if it has one.
     pub(crate) fn of(object: &Object<'_>) -> Option<ObjectId> {
         Some(match object {
@@ -335,6 +338,11 @@ impl Object<'_> {
                 | Self::Slice(_)
                 | Self::Code(_)
         )
+    }
+
+    /// Whether it is a tuple, list, dict or set without items.
+    pub(crate) fn is_empty_container(&self) -> bool {
+        matches!(self, Self::Tuple(items) | Self::List(items) | Self::Dict(items) | Self::Set(items) if items.is_empty())
     }
 
     /// The same kind of container with other items; other objects as they are.

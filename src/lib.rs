@@ -45,6 +45,7 @@ pub mod common;
 pub mod compare;
 pub mod compile;
 mod data;
+pub mod diff;
 pub mod emit;
 pub mod error;
 pub mod file;

@@ -25,7 +25,7 @@ use crate::error::{ErrorKind, Result};
 use crate::graph::Graph;
 use crate::heap::{Heap, Object, ObjectId};
 use crate::key::{Keys, Sharing};
-use crate::marshal::{Dump, FLAG_REF, Script, TypeCode, shortest, write_script};
+use crate::marshal::{Dump, FLAG_REF, Script, TypeCode, shortest, takes_index, write_script};
 use crate::varint;
 
 const TRANSCRIPT: u8 = 0;
@@ -43,7 +43,9 @@ pub(crate) fn encode(dump: &Dump<'_>, input: &[u8], graph: &Graph<'_, '_>, paylo
         Object::Dict(items) | Object::FrozenDict(items) => items.len() % 2 == 1,
         _ => false,
     };
-    if input.len() > budget(payload_len) || dump.heap.ids().any(|id| drops_a_key(&dump.heap[id])) {
+    // A dict that drops something is met in no certain order.
+    let may_drop = dump.order.is_none() && dump.heap.ids().any(|id| drops_a_key(&dump.heap[id]));
+    if input.len() > budget(payload_len) || may_drop {
         return Ok([&[VERBATIM], input].concat());
     }
     let classes = graph.sharing != Sharing::None;
@@ -52,7 +54,7 @@ pub(crate) fn encode(dump: &Dump<'_>, input: &[u8], graph: &Graph<'_, '_>, paylo
         dump,
         graph,
         forecast: Forecast::new(n_classes),
-        at: 0,
+        has_classes: classes,
         n_refs: 0,
         bits: vec![0; dump.transcript.types.len().div_ceil(8)],
         types: Vec::new(),
@@ -60,7 +62,7 @@ pub(crate) fn encode(dump: &Dump<'_>, input: &[u8], graph: &Graph<'_, '_>, paylo
         last_index: 0,
         indexes: Vec::new(),
     };
-    recorder.record()?;
+    recorder.record();
     let mut out = vec![if classes { TRANSCRIPT } else { WITHOUT_CLASSES }];
     varint::write(&mut out, small(dump.transcript.types.len()));
     out.extend_from_slice(&recorder.bits);
@@ -190,8 +192,8 @@ impl Forecast {
     }
 
     /// Notes the real type byte.
-    fn saw(&mut self, byte: u8, takes_index: bool, class: Option<usize>) {
-        if byte & FLAG_REF != 0 && takes_index {
+    fn saw(&mut self, byte: u8, class: Option<usize>) {
+        if byte & FLAG_REF != 0 && takes_index(byte & !FLAG_REF) {
             if let Some(class) = class {
                 self.index_of[class] = self.next_index;
             }
@@ -209,8 +211,7 @@ struct Recorder<'d> {
     dump: &'d Dump<'d>,
     graph: &'d Graph<'d, 'd>,
     forecast: Forecast,
-    /// Type bytes so far.
-    at: usize,
+    has_classes: bool,
     n_refs: usize,
     bits: Vec<u8>,
     types: Vec<u8>,
@@ -220,44 +221,35 @@ struct Recorder<'d> {
 }
 
 impl Recorder<'_> {
-    fn record(&mut self) -> Result<()> {
-        let dump = self.dump;
-        crate::marshal::walk(&dump.heap, dump.root, |event| {
-            let id = match event {
-                crate::marshal::Event::Object { id, .. } => Some(id),
-                crate::marshal::Event::Null { .. } => None,
-                crate::marshal::Event::Number { .. } => return Ok(false),
-            };
-            Ok(self.object(id))
-        })
+    fn record(&mut self) {
+        let transcript = &self.dump.transcript;
+        for (at, (&byte, &id)) in transcript.types.iter().zip(&transcript.ids).enumerate() {
+            self.object(at, byte, id);
+        }
     }
 
-    /// Whether the object is written in full here.
-    fn object(&mut self, id: Option<ObjectId>) -> bool {
-        let byte = self.dump.transcript.types[self.at];
-        let classes = self.graph.sharing != Sharing::None;
-        let class = id.filter(|_| classes).and_then(|id| self.graph.node_of(id)).map(|node| node.index());
-        let foreseen = self.forecast.foreseen(id.map(|id| &self.dump.heap[id]), class);
+    fn object(&mut self, at: usize, byte: u8, id: ObjectId) {
+        let code = byte & !FLAG_REF;
+        let object = (code != TypeCode::Null as u8).then(|| &self.dump.heap[id]);
+        let class = object.filter(|_| self.has_classes).and_then(|_| self.graph.node_of(id)).map(|node| node.index());
+        let foreseen = self.forecast.foreseen(object, class);
         if *foreseen != byte {
             *foreseen = byte;
-            self.bits[self.at / 8] |= 1 << (self.at % 8);
+            self.bits[at / 8] |= 1 << (at % 8);
             self.types.push(byte);
         }
-        self.at += 1;
-        let code = TypeCode::new(byte, self.dump.heap.python()).expect("the dump was read");
-        if code == TypeCode::Ref {
-            let index = self.dump.transcript.refs[self.n_refs];
-            if index != self.forecast.index(class) {
-                varint::write(&mut self.indexes, small(self.n_refs - self.last_index));
-                varint::write(&mut self.indexes, index);
-                self.n_indexes += 1;
-                self.last_index = self.n_refs + 1;
-            }
-            self.n_refs += 1;
-            return false;
+        if code != TypeCode::Ref as u8 {
+            self.forecast.saw(byte, class);
+            return;
         }
-        self.forecast.saw(byte, code.takes_index(), class);
-        true
+        let index = self.dump.transcript.refs[self.n_refs];
+        if index != self.forecast.index(class) {
+            varint::write(&mut self.indexes, small(self.n_refs - self.last_index));
+            varint::write(&mut self.indexes, index);
+            self.n_indexes += 1;
+            self.last_index = self.n_refs + 1;
+        }
+        self.n_refs += 1;
     }
 }
 
@@ -297,8 +289,7 @@ impl<'s> Script<'s> for Player<'s> {
         }
         let byte = *foreseen;
         self.at += 1;
-        let takes_index = TypeCode::new(byte, heap.python()).is_some_and(TypeCode::takes_index);
-        self.forecast.saw(byte, takes_index, class);
+        self.forecast.saw(byte, class);
         Ok(byte)
     }
 

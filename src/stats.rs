@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::compile::{Options, compile, decompile};
 use crate::error::Result;
 use crate::file::{Initializer, Source};
-use crate::graph::lower;
+use crate::graph::lower_heap;
 use crate::heap::{Heap, ObjectId};
 use crate::isa::{Instruction, Op, Oparg, Section};
 use crate::key::Sharing;
@@ -236,7 +236,7 @@ impl FileStats {
 
     /// Counts what was built, not what was compiled: an initializer may come without its dump.
     fn count_objects(&mut self, heap: &Heap<'_>, root: ObjectId) -> Result<()> {
-        let graph = lower(heap, root, Sharing::Identity)?;
+        let graph = lower_heap(heap, root, Sharing::Identity)?;
         for id in graph.ids() {
             let (uses, table_uses) = (graph.uses(id), graph.table_uses(id));
             let name = if uses > 0 { graph.object(id).type_name() } else { CODE_TABLE };
@@ -320,12 +320,12 @@ impl<T: Ord + Copy> Distribution<T> {
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
     /// How many of the largest gains and losses the text names.
-    pub top: usize,
+    top: usize,
     files: Vec<(String, FileStats)>,
 }
 
 impl Summary {
-    /// Of no file yet.
+    /// Of no file yet. The text will name the `top` largest gains and losses.
     pub fn new(top: usize) -> Self {
         Self { top, files: Vec::new() }
     }
@@ -525,6 +525,7 @@ impl Display for Summary {
         self.size_table(f)?;
         self.part_table(f)?;
         self.instruction_table(f)?;
+        self.reference_table(f)?;
         self.object_table(f)?;
         self.sharing_table(f)?;
         self.stack_table(f)?;
@@ -546,24 +547,16 @@ const USES: [(u32, u32, &str); 7] = [
 impl Summary {
     /// `payload 40,831,231 of 47,142,936 bytes: 86.6 % (1,721 files)`
     fn main_figure(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let n_compared = match self.comparison(Coding::Raw) {
-            Some(all) => {
-                let share = 100.0 * all.ratio();
-                write!(f, "payload {} of {} bytes: {share:.1} %", grouped(all.payload), grouped(all.marshal))?;
-                all.ratios.len()
-            }
-            None => {
-                write!(f, "payload {} bytes", grouped(self.payload_bytes()))?;
-                0
-            }
+        let files = |n| if n == 1 { String::new() } else { format!(" ({} files)", grouped(n)) };
+        let Some(all) = self.comparison(Coding::Raw) else {
+            return writeln!(f, "payload {} bytes{}", grouped(self.payload_bytes()), files(self.len()));
         };
-        match self.len() {
-            1 => writeln!(f)?,
-            _ => writeln!(f, " ({} files)", grouped(n_compared.max(if n_compared == 0 { self.len() } else { 0 })))?,
-        }
+        let (share, n_compared) = (100.0 * all.ratio(), all.ratios.len());
+        write!(f, "payload {} of {} bytes: {share:.1} %", grouped(all.payload), grouped(all.marshal))?;
+        writeln!(f, "{}", files(n_compared))?;
         if n_compared < self.len() {
             let without = grouped(self.len() - n_compared);
-            writeln!(f, "without a dump to compare with, and only in the other tables: {without}")?;
+            writeln!(f, "without a dump to compare with, and counted in the other tables only: {without}")?;
         }
         Ok(())
     }
@@ -612,16 +605,21 @@ impl Summary {
             let shares = (percent(ratio(emitted.count, n)), percent(ratio(emitted.bytes, bytes)));
             table.push(vec![name, grouped(emitted.count), shares.0, grouped(emitted.bytes), shares.1]);
         }
-        write_table(f, &table)?;
-        let (references, extended) =
-            (self.total(|file| file.n_references), self.total(|file| file.n_extended_references));
-        let share = if references > 0 { format!(": {}", percent(ratio(extended, references))) } else { String::new() };
-        let table = [
-            row(["EXTENDED_ARG", "count", ""]),
-            vec!["in all".to_owned(), grouped(self.total(|file| file.n_extended_args))],
-            vec!["references".to_owned(), grouped(references)],
-            vec!["extended references".to_owned(), grouped(extended), share.trim_start_matches(": ").to_owned()],
-        ];
+        write_table(f, &table)
+    }
+
+    fn reference_table(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let references = self.total(|file| file.n_references);
+        let extended = self.total(|file| file.n_extended_references);
+        let mut table =
+            vec![row(["references to values on the stack", "count", ""]), vec!["all".to_owned(), grouped(references)]];
+        if references > 0 {
+            table.push(vec!["with EXTENDED_ARG".to_owned(), grouped(extended), percent(ratio(extended, references))]);
+        }
+        table.push(vec![
+            "EXTENDED_ARGs, of all instructions".to_owned(),
+            grouped(self.total(|file| file.n_extended_args)),
+        ]);
         write_table(f, &table)
     }
 
@@ -802,7 +800,7 @@ mod tests {
         summary.add("b".to_owned(), measured(SHARED, &[]));
         assert_eq!(summary.comparison(Coding::Raw).unwrap().marshal, SHARED.len());
         let text = summary.to_string();
-        assert!(text.contains("without a dump to compare with, and only in the other tables: 1\n"), "{text}");
+        assert!(text.contains("without a dump to compare with, and counted in the other tables only: 1\n"), "{text}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::file::Source;
 use crate::heap::{Heap, Object, ObjectId};
 use crate::literal;
-use crate::marshal::{Event, FLAG_REF, Recorded, Script, Step, TypeCode, walk, write_payload};
+use crate::marshal::{Event, FLAG_REF, Recorded, Script, Step, TypeCode, takes_index, walk, write_payload};
 
 /// A marshal dump, row by row.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub fn tree(source: &Source<'_>) -> Tree {
             rows.push(row);
             return Ok(false);
         }
-        if byte & FLAG_REF != 0 && code.takes_index() {
+        if byte & FLAG_REF != 0 && takes_index(code as u8) {
             row.index = Some(next_index);
             next_index += 1;
         }

@@ -4,6 +4,7 @@ mod asm;
 mod batch;
 mod compile;
 mod decompile;
+mod diff;
 mod disasm;
 mod files;
 mod isa;
@@ -59,6 +60,7 @@ enum Command {
     Asm(asm::Asm),
     Isa(isa::Isa),
     Show(show::Show),
+    Diff(diff::Diff),
     Stats(stats::Stats),
     Normalize(normalize::Normalize),
     Verify(verify::Verify),
@@ -74,6 +76,7 @@ impl Cli {
             Command::Asm(command) => command.run(),
             Command::Isa(command) => command.run(),
             Command::Show(command) => command.run(),
+            Command::Diff(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Normalize(command) => command.run(),
             Command::Verify(command) => command.run(),

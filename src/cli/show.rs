@@ -14,7 +14,7 @@ use rehydrate::{Input, Python};
 Examples:
   rehydrate show module.pyc
   rehydrate show --python 3.13 dump.marshal
-  rehydrate show module.pyc --format json | jq '.rows[] | select(.kind == \"code\")'
+  rehydrate show module.pyc --format json | jq '.rows | length'
 
 Exit status:
   0  all are shown

@@ -40,17 +40,14 @@ macro_rules! type_codes {
                     _ => None,
                 }
             }
-
-            /// Whether an object with this code, flagged, takes an index.
-            #[inline]
-            pub(crate) fn takes_index(self) -> bool {
-                !matches!(
-                    self,
-                    Self::Null | Self::None | Self::False | Self::True | Self::Ellipsis | Self::StopIteration | Self::Ref
-                )
-            }
         }
     };
+}
+
+/// Whether an object with this type code, flagged, takes an index.
+#[inline]
+pub(crate) fn takes_index(code: u8) -> bool {
+    !matches!(code, b'0' | b'N' | b'F' | b'T' | b'S' | b'.' | b'r')
 }
 
 // Code, name, first minor version of those supported that reads it.

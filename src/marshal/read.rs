@@ -15,6 +15,7 @@ use num_bigint::{BigInt, Sign};
 
 use super::{FLAG_REF, MAX_DEPTH, TypeCode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::fixed::N_FIXED;
 use crate::heap::{Code, CodeId, Heap, Items, Object, ObjectId, Str, fixed};
 use crate::python::{Field, FieldKind, Python};
 
@@ -32,6 +33,8 @@ pub struct Dump<'a> {
     pub root: ObjectId,
     /// How they were written.
     pub transcript: Transcript<'a>,
+    /// The objects, each after what it holds, where the reader met them so.
+    pub(crate) order: Option<Vec<ObjectId>>,
     /// Bytes of the input that the object takes; what follows is ignored by CPython and kept by us.
     pub len: usize,
     /// What follows the object.
@@ -43,6 +46,8 @@ pub struct Dump<'a> {
 pub struct Transcript<'a> {
     /// The type bytes, in the order of the file.
     pub(crate) types: Vec<u8>,
+    /// Whose they are; `None` for NULL.
+    pub(crate) ids: Vec<ObjectId>,
     /// The index of each reference, in the order of the file.
     pub(crate) refs: Vec<u32>,
     /// The text of each text float, in the order of the file.
@@ -67,6 +72,7 @@ impl Transcript<'_> {
 
     fn truncate(&mut self, mark: Mark) {
         self.types.truncate(mark.types as usize);
+        self.ids.truncate(mark.types as usize);
         self.refs.truncate(mark.refs as usize);
         self.texts.truncate(mark.texts as usize);
     }
@@ -94,17 +100,22 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
         refs: Vec::with_capacity(input.len() / 64),
         transcript: Transcript {
             types: Vec::with_capacity(input.len() / 24 + 8),
+            ids: Vec::with_capacity(input.len() / 24 + 8),
             refs: Vec::with_capacity(input.len() / 48),
             texts: Vec::new(),
             verbatim: None,
         },
+        order: Vec::with_capacity(input.len() / 48 + 8),
+        is_ordered: true,
+        has_fixed: [false; N_FIXED],
         cut_short: false,
         hashable: Vec::new(),
     };
     let root = reader.run()?;
     let (len, trailing) = (reader.at, &input[reader.at..]);
     reader.transcript.verbatim = reader.cut_short.then_some(&input[..len]);
-    Ok(Dump { heap: reader.heap, root, transcript: reader.transcript, len, trailing })
+    let order = (reader.is_ordered && !reader.cut_short).then_some(reader.order);
+    Ok(Dump { heap: reader.heap, root, transcript: reader.transcript, order, len, trailing })
 }
 
 /// An object whose items are being read.
@@ -142,6 +153,12 @@ struct Reader<'a> {
     /// `None`: reserved by an object that is not complete.
     refs: Vec<Option<ObjectId>>,
     transcript: Transcript<'a>,
+    /// The objects in the order in which they were complete.
+    order: Vec<ObjectId>,
+    /// Whether each of them stands there after what it holds, and is held by another.
+    is_ordered: bool,
+    /// Which of the fixed objects stand there.
+    has_fixed: [bool; N_FIXED],
     /// Whether NULL ended a dict from inside one of its keys or values.
     cut_short: bool,
     /// By object: already found to be hashable. Empty until the first compound key.
@@ -215,7 +232,17 @@ impl<'a> Reader<'a> {
         if let Some(index) = frame.late_ref {
             self.refs[index as usize] = Some(frame.id);
         }
+        self.order.push(frame.id);
         frame.id
+    }
+
+    /// Notes whose type byte was read; of the fixed objects, which need no reading.
+    fn fixed(&mut self, id: ObjectId) -> ObjectId {
+        self.transcript.ids.push(id);
+        if !std::mem::replace(&mut self.has_fixed[id.index()], true) {
+            self.order.push(id);
+        }
+        id
     }
 
     /// Reads one type byte and its payload. `None`: a container was opened, or NULL closed a dict and was delivered.
@@ -233,19 +260,22 @@ impl<'a> Reader<'a> {
         };
         self.transcript.types.push(byte);
         let object = match code {
-            TypeCode::Null => return self.null(start),
-            TypeCode::None => return Ok(Some(fixed::NONE)),
-            TypeCode::False => return Ok(Some(fixed::FALSE)),
-            TypeCode::True => return Ok(Some(fixed::TRUE)),
-            TypeCode::StopIteration => return Ok(Some(fixed::STOP_ITERATION)),
-            TypeCode::Ellipsis => return Ok(Some(fixed::ELLIPSIS)),
+            TypeCode::Null => {
+                self.transcript.ids.push(fixed::NONE);
+                return self.null(start);
+            }
+            TypeCode::None => return Ok(Some(self.fixed(fixed::NONE))),
+            TypeCode::False => return Ok(Some(self.fixed(fixed::FALSE))),
+            TypeCode::True => return Ok(Some(self.fixed(fixed::TRUE))),
+            TypeCode::StopIteration => return Ok(Some(self.fixed(fixed::STOP_ITERATION))),
+            TypeCode::Ellipsis => return Ok(Some(self.fixed(fixed::ELLIPSIS))),
             TypeCode::Ref => return self.reference(start).map(Some),
             TypeCode::Int => Object::Int(i64::from(self.i32("int")?)),
             TypeCode::Int64 => Object::Int(i64::from_le_bytes(self.array("int")?)),
             TypeCode::Long => {
                 let value = self.long(start)?;
                 let id = self.heap.add_int(value);
-                return Ok(Some(self.flagged(byte, id)));
+                return Ok(Some(self.leaf(byte, id)));
             }
             TypeCode::TextFloat => Object::Float(self.text_float(start)?),
             TypeCode::Float => Object::Float(u64::from_le_bytes(self.array("float")?)),
@@ -299,7 +329,14 @@ impl<'a> Reader<'a> {
             TypeCode::Code => return self.open_code(byte, start),
         };
         let id = self.heap.add(object);
-        Ok(Some(self.flagged(byte, id)))
+        Ok(Some(self.leaf(byte, id)))
+    }
+
+    /// Notes an object that is complete with its payload.
+    fn leaf(&mut self, byte: u8, id: ObjectId) -> ObjectId {
+        self.transcript.ids.push(id);
+        self.order.push(id);
+        self.flagged(byte, id)
     }
 
     /// Gives `id` the next index if its type byte is flagged.
@@ -317,6 +354,7 @@ impl<'a> Reader<'a> {
         if flagged {
             self.refs.push((!late).then_some(id));
         }
+        self.transcript.ids.push(id);
         self.frames.push(Frame { id, late_ref, at, rest });
     }
 
@@ -340,8 +378,12 @@ impl<'a> Reader<'a> {
         }
         if len == 0 {
             let empty = object(Items::EMPTY);
-            let id = if matches!(empty, Object::Tuple(_)) { fixed::EMPTY_TUPLE } else { self.heap.add(empty) };
-            return Ok(Some(self.flagged(byte, id)));
+            if matches!(empty, Object::Tuple(_)) {
+                self.fixed(fixed::EMPTY_TUPLE);
+                return Ok(Some(self.flagged(byte, fixed::EMPTY_TUPLE)));
+            }
+            let id = self.heap.add(empty);
+            return Ok(Some(self.leaf(byte, id)));
         }
         // The first item begins right here.
         self.claimed += len as usize - 1;
@@ -410,6 +452,7 @@ impl<'a> Reader<'a> {
             self.cut_short(first, mark);
         }
         let items = self.heap.add_items(&self.pairs[first..]);
+        self.is_ordered &= items.len().is_multiple_of(2);
         self.pairs.truncate(first);
         self.heap.set(id, self.heap[id].with_items(items));
         Ok(Some(self.complete()))
@@ -426,8 +469,10 @@ impl<'a> Reader<'a> {
         if (self.pairs.len() - first).is_multiple_of(2) {
             self.pairs.push(fixed::NONE);
             self.transcript.types.push(TypeCode::None as u8);
+            self.transcript.ids.push(fixed::NONE);
         }
         self.transcript.types.push(null);
+        self.transcript.ids.push(fixed::NONE);
         self.cut_short = true;
     }
 
@@ -435,9 +480,12 @@ impl<'a> Reader<'a> {
         let index = self.i32("reference")?;
         let found = usize::try_from(index).ok().and_then(|index| self.refs.get(index));
         let why = match found {
-            Some(Some(id)) => {
+            Some(&Some(id)) => {
                 self.transcript.refs.push(index.cast_unsigned());
-                return Ok(*id);
+                self.transcript.ids.push(id);
+                // It may be open: open containers look empty.
+                self.is_ordered &= !self.heap[id].is_empty_container() || id == fixed::EMPTY_TUPLE;
+                return Ok(id);
             }
             Some(None) => "the object is not complete, and its type cannot hold itself",
             None => "no object has this index",
