@@ -16,7 +16,6 @@ mod values;
 mod walk;
 mod written;
 
-use std::borrow::Cow;
 use std::fmt;
 
 use anstyle::Style;
@@ -68,9 +67,7 @@ impl<'a> Operand<'a> {
         Ok(match &self.0 {
             Opened::Source(source) => Side::from(source),
             Opened::Decompiled(file, python) => match Input::read(file, Some(*python))? {
-                Input::Source(Source { header, dump, marshal }) => {
-                    Side { header, objects: Objects::Written(Cow::Owned(Source { header, dump, marshal })) }
-                }
+                Input::Source(source) => Side { header: source.header, objects: Objects::Read(Box::new(source)) },
                 Input::Initializer(_) => return Err(Error::new(ErrorKind::BadSource("it is another initializer"))),
             },
             Opened::Initializer(header, verified) => {
@@ -90,27 +87,30 @@ pub struct Side<'s> {
 
 #[derive(Debug)]
 enum Objects<'s> {
-    Written(Cow<'s, Source<'s>>),
+    Borrowed(&'s Source<'s>),
+    Read(Box<Source<'s>>),
     Built(Heap<'s>, ObjectId),
 }
 
 impl<'s> From<&'s Source<'s>> for Side<'s> {
     fn from(source: &'s Source<'s>) -> Self {
-        Self { header: source.header, objects: Objects::Written(Cow::Borrowed(source)) }
+        Self { header: source.header, objects: Objects::Borrowed(source) }
     }
 }
 
 impl Side<'_> {
     fn heap(&self) -> (&Heap<'_>, ObjectId) {
         match &self.objects {
-            Objects::Written(source) => (&source.dump.heap, source.dump.root),
             Objects::Built(heap, root) => (heap, *root),
+            Objects::Borrowed(Source { dump, .. }) => (&dump.heap, dump.root),
+            Objects::Read(source) => (&source.dump.heap, source.dump.root),
         }
     }
 
     fn source(&self) -> Option<&Source<'_>> {
         match &self.objects {
-            Objects::Written(source) => Some(source),
+            Objects::Borrowed(source) => Some(source),
+            Objects::Read(source) => Some(source),
             Objects::Built(..) => None,
         }
     }
@@ -558,5 +558,175 @@ impl Diff {
     fn caveat(&self) -> Option<String> {
         let which = self.unknown.filter(|_| self.has_equal_objects())?;
         Some(format!("{which} does not say how its dump was written, so flags are not compared"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marshal::read;
+
+    fn compared(a: &[u8], b: &[u8]) -> Diff {
+        let source = |marshal| Source { header: None, dump: read(marshal, Python::LATEST).unwrap(), marshal };
+        let (a, b) = (source(a), source(b));
+        diff(&Side::from(&a), &Side::from(&b), 3)
+    }
+
+    #[track_caller]
+    fn check(a: &[u8], b: &[u8], said: &str) {
+        assert_eq!(compared(a, b).to_string().trim_end(), said);
+    }
+
+    /// The head of a list of `n`.
+    fn list(n: u32) -> Vec<u8> {
+        [b"[".as_slice(), &n.to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn equal_dumps_are_equal() {
+        check(b")\x02Nz\x01a", b")\x02Nz\x01a", "equal");
+    }
+
+    #[test]
+    fn another_value_has_a_path() {
+        check(
+            b")\x02N)\x01z\x01a",
+            b")\x02N)\x01z\x01b",
+            "top > item 1 > item 0: 'a' became 'b'\n1 difference in values",
+        );
+    }
+
+    #[test]
+    fn types_and_bits_are_values() {
+        check(b"i\x01\0\0\0", b"T", "top: 1 became True\n1 difference in values");
+        check(b"g\0\0\0\0\0\0\0\0", b"g\0\0\0\0\0\0\0\x80", "top: 0.0 became -0.0\n1 difference in values");
+        check(b")\x01N", b"[\x01\0\0\0N", "top: (None,) became [None]\n1 difference in values");
+    }
+
+    #[test]
+    fn a_nan_is_itself_by_its_bits() {
+        let nan = [b")\x01g".as_slice(), &f64::NAN.to_bits().to_le_bytes()].concat();
+        check(&nan, &nan, "equal");
+    }
+
+    #[test]
+    fn an_inserted_item_is_one_difference() {
+        let said = "top > item 1: 'b' only in B\n1 difference in values";
+        check(b")\x02z\x01az\x01c", b")\x03z\x01az\x01bz\x01c", said);
+    }
+
+    #[test]
+    fn items_in_another_order_are_one_difference() {
+        check(b")\x02z\x01az\x01c", b")\x02z\x01cz\x01a", "top > item 0: 'a' is item 1 in B\n1 difference in values");
+    }
+
+    #[test]
+    fn long_values_show_what_differs() {
+        let text = |last: u8| [b"a\xc8\0\0\0".as_slice(), &[b'x'; 199], &[last]].concat();
+        let before = "x".repeat(16);
+        let said = format!("top: ...{before}a' became ...{before}b'\n1 difference in values");
+        check(&text(b'a'), &text(b'b'), &said);
+    }
+
+    #[test]
+    fn the_order_in_a_set_is_no_value() {
+        let said = "top: the items are written in another order\n\
+                    equal objects; written differently: 1 set order, first at byte 0x7";
+        check(b">\x02\0\0\0z\x01az\x01b", b">\x02\0\0\0z\x01bz\x01a", said);
+    }
+
+    #[test]
+    fn items_of_sets_are_matched_by_value() {
+        let said = "top > items: 'a' only in A\ntop > items: 'c' only in B\n2 differences in values";
+        check(b">\x02\0\0\0z\x01az\x01b", b">\x02\0\0\0z\x01bz\x01c", said);
+    }
+
+    #[test]
+    fn entries_of_dicts_are_matched_by_key_and_their_order_counts() {
+        check(b"{z\x01aNz\x01bN0", b"{z\x01aNz\x01bT0", "top > value of 'b': None became True\n1 difference in values");
+        check(
+            b"{z\x01aN0",
+            b"{z\x01bN0",
+            "top > key 0: 'a': None only in A\ntop > key 0: 'b': None only in B\n2 differences in values",
+        );
+        check(b"{z\x01aNz\x01bN0", b"{z\x01bNz\x01aN0", "top > key 0: 'a' is item 1 in B\n1 difference in values");
+    }
+
+    #[test]
+    fn an_interned_mark_is_no_value() {
+        let said =
+            "top: 'ab' is interned in B only\nequal objects; written differently: 1 interned mark, first at byte 0x0";
+        check(b"z\x02ab", b"Z\x02ab", said);
+    }
+
+    #[test]
+    fn flags_and_type_codes_are_counted() {
+        check(b")\x01N", b"\xa9\x01N", "equal objects; written differently: 1 reference flag, first at byte 0x0");
+        check(b")\x01N", b"(\x01\0\0\0N", "equal objects; written differently: 1 type code, first at byte 0x0");
+        let said = "equal objects; written differently: 1 reference flag, 1 reference, first at byte 0x2";
+        check(b")\x02i\x01\0\0\0i\x01\0\0\0", b")\x02\xe9\x01\0\0\0r\0\0\0\0", said);
+        check(b"N", b"Nx", "equal objects; written differently: 1 run of bytes behind the object, first at byte 0x1");
+    }
+
+    #[test]
+    fn the_sharing_of_a_tuple_is_no_value_and_that_of_a_list_is_one() {
+        let said = "top > item 1: the tuple (None,) is one object in A, several in B\n\
+                    equal objects; written differently: 1 shared object, first at byte 0x2";
+        check(b")\x02\xa9\x01Nr\0\0\0\0", b")\x02)\x01N)\x01N", said);
+        let said = "top > item 1: the list [] is one object in B, several in A\n1 difference in values";
+        check(b")\x02[\0\0\0\0[\0\0\0\0", b")\x02\xdb\0\0\0\0r\0\0\0\0", said);
+    }
+
+    #[test]
+    fn what_is_below_a_difference_in_sharing_is_no_news() {
+        let said = "top > item 1: the tuple ((None,),) is one object in A, several in B\n\
+                    equal objects; written differently: 1 shared object, first at byte 0x2";
+        check(b")\x02\xa9\x01)\x01Nr\0\0\0\0", b")\x02)\x01)\x01N)\x01)\x01N", said);
+    }
+
+    #[test]
+    fn lists_in_themselves_are_compared() {
+        check(b"\xdb\x01\0\0\0r\0\0\0\0", b"\xdb\x01\0\0\0r\0\0\0\0", "equal");
+        let one = [b"\xdb\x02\0\0\0Nr\0\0\0\0".as_slice()].concat();
+        let other = [b"\xdb\x02\0\0\0Tr\0\0\0\0".as_slice()].concat();
+        check(&one, &other, "top > item 0: None became True\n1 difference in values");
+    }
+
+    #[test]
+    fn a_set_in_its_own_item_is_compared() {
+        let dump = b"\xa8\x02\0\0\0N<\x01\0\0\0r\0\0\0\0";
+        check(dump, dump, "equal");
+        let other = b"\xa8\x02\0\0\0T<\x01\0\0\0r\0\0\0\0";
+        check(dump, other, "top > item 0: None became True\n1 difference in values");
+    }
+
+    #[test]
+    fn more_differences_than_asked_for_are_counted() {
+        let (a, b) = ([list(5), b"NNNNN".to_vec()].concat(), [list(5), b"TTTTT".to_vec()].concat());
+        let said = compared(&a, &b).to_string();
+        assert!(said.ends_with("item 2: None became True\n... and 2 more\n5 differences in values\n"), "{said}");
+    }
+
+    #[test]
+    fn a_pair_is_compared_once_however_many_paths_lead_to_it() {
+        // w = (w, w), 60 times: 2**60 paths.
+        let doubled = |last: &[u8]| {
+            let mut dump = b"\xa9\x02".repeat(60);
+            dump.extend_from_slice(last);
+            for index in (1..60u32).rev() {
+                dump.push(b'r');
+                dump.extend_from_slice(&index.to_le_bytes());
+            }
+            dump
+        };
+        assert!(compared(&doubled(b"NN"), &doubled(b"NN")).is_equal());
+        assert_eq!(compared(&doubled(b"NN"), &doubled(b"NT")).values.n, 1);
+    }
+
+    #[test]
+    fn cycles_of_coprime_lengths_are_given_up_on() {
+        // L = [[...[L]...]]: each pair of lists meets, a million of them.
+        let cycle = |n: usize| [b"\xdb\x01\0\0\0".repeat(n), b"r\0\0\0\0".to_vec()].concat();
+        assert!(!compared(&cycle(1009), &cycle(1013)).is_equal());
     }
 }

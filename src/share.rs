@@ -134,8 +134,13 @@ pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId) -> Option<Instruction
 /// Users come before what they use, so that each value finds its users placed in the construction tree.
 pub fn share(graph: &Graph<'_, '_>) -> Shared {
     let mut decisions = vec![Decision::Table; graph.len()];
-    let mut sharing =
-        Sharer { graph, tree: Tree::new(graph), users: Users::new(graph), outside: vec![false; graph.len()] };
+    let mut sharing = Sharer {
+        graph,
+        tree: Tree::new(graph),
+        users: Users::new(graph),
+        outside: vec![false; graph.len()],
+        again: vec![false; graph.len()],
+    };
     for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
         sharing.outside[id.index()] = true;
     }
@@ -158,6 +163,8 @@ struct Sharer<'g> {
     users: Users,
     /// By node: whether something outside the tree needs it, the end or a deferred container.
     outside: Vec<bool>,
+    /// By node: whether it is part of something that is rebuilt, so that one use is several.
+    again: Vec<bool>,
 }
 
 impl Sharer<'_> {
@@ -170,11 +177,19 @@ impl Sharer<'_> {
             return Decision::Load(instruction);
         }
         let is_table = graph.table_uses(id) > 0;
+        if graph.sharing == Sharing::None {
+            let again = graph.uses(id) > 1 || self.again[id.index()];
+            return match (again, graph.object(id).has_identity()) {
+                (false, _) => Decision::Once,
+                (true, true) => Decision::Hoist,
+                (true, false) => {
+                    graph.operands(id).iter().for_each(|operand| self.again[operand.index()] = true);
+                    Decision::Rebuild
+                }
+            };
+        }
         if graph.uses(id) == 1 && !is_table {
             return Decision::Once;
-        }
-        if graph.sharing == Sharing::None {
-            return if graph.object(id).has_identity() { Decision::Hoist } else { Decision::Rebuild };
         }
         let is_in_the_tree = !is_table && !self.outside[id.index()];
         let keeper = if is_in_the_tree { self.tree.keeper(self.users.of(id)) } else { None };

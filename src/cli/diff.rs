@@ -19,7 +19,7 @@ use rehydrate::diff::{Operand, Palette, diff};
 #[command(after_help = "\
 Examples:
   rehydrate diff old/module.pyc new/module.pyc
-  rehydrate diff module.pyc module.pyinit          does the initializer build the same?
+  rehydrate diff module.pyc module.pyinit    do they hold the same?
   rehydrate diff a.pyc - --format json < b.pyc | jq .equal_objects
 
 Exit status:

@@ -8,7 +8,7 @@ use super::{CompileOptions, Inputs};
 use rehydrate::stats::{Coding, FileStats, Summary, measure, measure_initializer};
 use rehydrate::{Input, Options, Python};
 
-/// Measure initializers: sizes against marshal, objects, sharing, instructions, stack
+/// Measure initializers: sizes against marshal, sharing, instructions
 ///
 /// The payload, instructions and binary data, stands against the marshal dump: raw, and each file compressed by itself.
 /// Percentiles are over files. A .pyinit is measured as it is, against the dump that it turns back into.
@@ -19,7 +19,10 @@ Examples:
   rehydrate stats /usr/lib/python3.13 --raw --top 20
   rehydrate stats module.pyc --sharing none --format json | jq .against_marshal.raw.ratio
 
-Exit status: 0 all are measured; 1 an input is refused, and left out; 2 wrong usage, or a file cannot be read.")]
+Exit status:
+  0  all are measured
+  1  an input is refused, and left out
+  2  wrong usage, or a file cannot be read")]
 pub(super) struct Stats {
     #[command(flatten)]
     inputs: Inputs,

@@ -289,10 +289,11 @@ impl<'h> Walk<'h> {
             Which::A => (self.a, &self.a_values),
             Which::B => (self.b, &self.b_values),
         };
+        let has_qualnames = |heap: &Heap<'_>| heap.python().layout().fields.contains(&Field::QualName);
+        let both_have = has_qualnames(self.a) && has_qualnames(self.b);
+        let field = if both_have { Field::QualName } else { Field::Name };
         let name = |id: ObjectId| {
             let Object::Code(code) = heap[id] else { return None };
-            let layout = &heap.python().layout().fields;
-            let field = if layout.contains(&Field::QualName) { Field::QualName } else { Field::Name };
             Some(values.of(heap.code(code).object(field)))
         };
         ids.iter().map(|id| Item { value: values.of(*id), name: name(*id), type_name: heap[*id].type_name() }).collect()
