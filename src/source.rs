@@ -98,7 +98,7 @@ pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_le
     };
     let n_types = number(&mut rest)? as usize;
     let bits = take(&mut rest, n_types.div_ceil(8))?;
-    if n_types % 8 != 0 && bits[bits.len() - 1] >> (n_types % 8) != 0 {
+    if !n_types.is_multiple_of(8) && bits[bits.len() - 1] >> (n_types % 8) != 0 {
         return Err(ErrorKind::BadSource("bits stand behind the last type byte").into());
     }
     let types = take(&mut rest, bits.iter().map(|byte| byte.count_ones() as usize).sum())?;

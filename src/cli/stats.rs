@@ -17,7 +17,7 @@ use rehydrate::{Input, Options, Python};
 Examples:
   rehydrate stats module.cpython-313.pyc
   rehydrate stats /usr/lib/python3.13 --raw --top 20
-  rehydrate stats module.pyc --sharing none --format json | jq .against_marshal.raw.ratio
+  rehydrate stats module.pyc --format json | jq .against_marshal.raw.ratio
 
 Exit status:
   0  all are measured

@@ -1,0 +1,71 @@
+//! The examples, as the test files share them.
+
+// Each test file is a crate of its own, and uses its own part of this module.
+#![allow(dead_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rehydrate::{End, Options, Profile, Python, Sharing};
+
+pub(crate) const SHARINGS: [Sharing; 3] = [Sharing::Structural, Sharing::Identity, Sharing::None];
+
+/// A file of examples/, or one that a test makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Example {
+    pub(crate) name: String,
+    pub(crate) file: Vec<u8>,
+    pub(crate) python: Python,
+}
+
+impl Example {
+    /// The Python version comes from the name, `NAME.cpython-3XX.ext`.
+    pub(crate) fn open(path: &Path) -> Self {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("names are ASCII").to_owned();
+        let version = name.split(".cpython-3").nth(1).and_then(|rest| rest.split('.').next());
+        let python = version.and_then(|minor| Python::new(minor.parse().ok()?));
+        let python = python.unwrap_or_else(|| panic!("{name} names no version"));
+        Self { file: fs::read(path).unwrap_or_else(|error| panic!("{name}: {error}")), name, python }
+    }
+
+    /// Whether it is a dump made by hand, and not a compiled program.
+    pub(crate) fn is_dump(&self) -> bool {
+        self.name.ends_with(".marshal")
+    }
+}
+
+/// Every file that is to be read, in the order of the names.
+pub(crate) fn examples() -> Vec<Example> {
+    files_of("examples")
+}
+
+/// Every file that is to be refused, in the order of the names.
+pub(crate) fn refused() -> Vec<Example> {
+    files_of("examples/refused")
+}
+
+fn files_of(folder: &str) -> Vec<Example> {
+    let is_input =
+        |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pyc" || extension == "marshal");
+    let mut paths: Vec<_> = fs::read_dir(at_root(folder))
+        .unwrap_or_else(|error| panic!("{folder}: {error}"))
+        .map(|entry| entry.expect("the folder can be read").path())
+        .filter(is_input)
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| Example::open(path)).collect()
+}
+
+/// A path inside the package.
+pub(crate) fn at_root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A text file of the package.
+pub(crate) fn text_of(path: &str) -> String {
+    fs::read_to_string(at_root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+pub(crate) fn options(sharing: Sharing, source_flags: bool, end: End) -> Options {
+    Options { sharing, profile: Profile::default(), end, source_flags }
+}

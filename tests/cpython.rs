@@ -1,0 +1,354 @@
+//! Asks the real CPythons of this machine what they make of our dumps.
+//!
+//! Those that `REHYDRATE_PYTHONS` names, separated by colons; else `python3.6` to `python3.15` and `python3` of the PATH.
+//! The scripts that they run stand in tests/cpython.
+
+// The script that compiles forks.
+#![cfg(unix)]
+
+mod common;
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use common::{Example, SHARINGS, at_root, examples, options, refused};
+use rayon::prelude::*;
+use rehydrate::{End, ErrorKind, Initializer, Input, Python, Sharing, Source, check, marshal};
+use tempfile::TempDir;
+
+/// Those that every version has, or most do; none that an interpreter imports when it starts, for then the name of a
+/// nested class is interned before it is compiled, and its dump is not of the canonical kind (DESIGN.md says why).
+const MODULES: &str = "argparse,ast,asyncio/base_events,asyncio/events,asyncio/streams,asyncio/tasks,base64,calendar,\
+    collections/__init__,concurrent/futures/_base,configparser,contextlib,copy,csv,ctypes/__init__,dataclasses,datetime,\
+    _pydecimal,decimal,difflib,dis,doctest,email/_header_value_parser,email/header,email/message,email/policy,enum,fractions,\
+    ftplib,functools,gzip,html/entities,html/parser,http/client,http/cookiejar,imaplib,inspect,ipaddress,json/decoder,\
+    json/encoder,logging/__init__,logging/config,mailbox,multiprocessing/managers,pathlib,pdb,pickle,pickletools,plistlib,\
+    pydoc,random,shutil,smtplib,socket,ssl,statistics,string,subprocess,tarfile,tempfile,threading,turtle,typing,\
+    unittest/case,unittest/mock,urllib/parse,urllib/request,uuid,weakref,xml/dom/minidom,zipfile";
+const OTHER_IMPORTS: &str = "json,typing,enum,decimal,unittest.mock,email.message,http.client,logging.config,pickle";
+
+/// A CPython, and what it is asked.
+struct Interpreter {
+    program: PathBuf,
+    python: Python,
+}
+
+static INTERPRETERS: LazyLock<Vec<Interpreter>> = LazyLock::new(|| {
+    let named = env::var_os("REHYDRATE_PYTHONS").filter(|named| !named.is_empty());
+    let programs: Vec<PathBuf> = match &named {
+        Some(named) => env::split_paths(named).collect(),
+        None => Python::all()
+            .map(|python| format!("python{python}"))
+            .chain(["python3".to_owned()])
+            .map(Into::into)
+            .collect(),
+    };
+    let mut found: Vec<Interpreter> = Vec::new();
+    for program in programs {
+        let interpreter = Interpreter::ask(&program);
+        assert!(named.is_none() || interpreter.is_some(), "REHYDRATE_PYTHONS: {} does not start", program.display());
+        let Some(Some(interpreter)) = interpreter else { continue };
+        if named.is_some() || found.iter().all(|other| other.python != interpreter.python) {
+            found.push(interpreter);
+        }
+    }
+    let versions: Vec<_> = found.iter().map(|interpreter| interpreter.python.to_string()).collect();
+    // Not by eprintln!, which is kept from whoever runs the tests as long as they pass.
+    _ = match versions.is_empty() {
+        true => writeln!(std::io::stderr(), "NO CPYTHON WAS ASKED: no python3 on the PATH, none in REHYDRATE_PYTHONS"),
+        false => writeln!(std::io::stderr(), "asking CPython {}", versions.join(", ")),
+    };
+    found
+});
+
+/// What to judge: see judge.py.
+struct Question {
+    mode: &'static str,
+    left: PathBuf,
+    right: PathBuf,
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\t{}\t{}", self.mode, self.left.display(), self.right.display())
+    }
+}
+
+impl Interpreter {
+    /// `None` if it does not start, `Some(None)` if it is no CPython whose dumps are supported.
+    fn ask(program: &Path) -> Option<Option<Self>> {
+        let script = "import sys, importlib.util as u; print(sys.implementation.name, *u.MAGIC_NUMBER[:2])";
+        let output =
+            Command::new(program).args(["-c", script]).output().ok().filter(|output| output.status.success())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let ["cpython", low, high] = text.split_whitespace().collect::<Vec<_>>()[..] else { return Some(None) };
+        let magic = u16::from_le_bytes([low.parse().ok()?, high.parse().ok()?]);
+        Some(Python::from_magic(magic).ok().map(|python| Self { program: program.to_owned(), python }))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {
+            command.env_remove(name);
+        }
+        command.arg("-B");
+        command
+    }
+
+    /// Compiles [`MODULES`] into a new folder.
+    fn compile(&self, folder: &Path, hash_seed: &str, imports: Option<&str>) {
+        let mut command = self.command();
+        command.arg("-S").arg(at_root("tests/cpython/compile.py")).arg(folder).arg(MODULES).args(imports);
+        let output = command.env("PYTHONHASHSEED", hash_seed).output().expect("it started before");
+        assert!(output.status.success(), "{}: {}", self.python, String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What judge.py answers.
+    fn answers(&self, questions: &[Question]) -> Vec<String> {
+        let asked: String = questions.iter().map(|question| format!("{question}\n")).collect();
+        let mut command = self.command();
+        command.arg(at_root("tests/cpython/judge.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut judge = command.spawn().expect("it started before");
+        let mut stdin = judge.stdin.take().expect("it is piped");
+        let asking = std::thread::spawn(move || stdin.write_all(asked.as_bytes()));
+        let output = judge.wait_with_output().expect("it can be waited for");
+        asking.join().expect("it does not panic").expect("the judge reads on");
+        let answers = String::from_utf8(output.stdout).expect("answers are ASCII");
+        let answers: Vec<String> = answers.lines().map(str::to_owned).collect();
+        if let Some(unanswered) = questions.get(answers.len()) {
+            panic!("CPython {} ended at {unanswered}: {}", self.python, output.status);
+        }
+        answers
+    }
+
+    fn judge(&self, questions: &[Question]) {
+        let answers = self.answers(questions);
+        let wrong = questions.iter().zip(&answers).filter(|(_, answer)| *answer != "same");
+        let wrong: Vec<String> = wrong.map(|(question, answer)| format!("{question}\n  {answer}")).collect();
+        assert!(wrong.is_empty(), "CPython {}:\n{}", self.python, wrong.join("\n"));
+    }
+
+    /// What a .pyc prints when it is executed.
+    fn execute(&self, pyc: &Path) -> Vec<u8> {
+        let output = self.command().arg(pyc).output().expect("it started before");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "CPython {}: {}: {complaint}", self.python, pyc.display());
+        output.stdout
+    }
+
+    /// The examples of this version that `wanted` picks.
+    fn own(&self, examples: Vec<Example>, wanted: fn(&Example) -> bool) -> Vec<Example> {
+        examples.into_iter().filter(|example| example.python == self.python && wanted(example)).collect()
+    }
+}
+
+/// A folder for the files of one interpreter.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, bytes).expect("a file can be written");
+        path
+    }
+}
+
+fn source(file: &[u8], python: Python) -> Source<'_> {
+    match Input::read(file, Some(python)) {
+        Ok(Input::Source(source)) => source,
+        other => panic!("not a dump: {other:?}"),
+    }
+}
+
+fn canonical(source: &Source<'_>) -> Vec<u8> {
+    let header = source.header.map_or(&[][..], |header| header.bytes());
+    let dump = rehydrate::write_canonical(&source.dump.heap, source.dump.root).expect("it can be written");
+    [header, &dump].concat()
+}
+
+/// Compiles, and gives what decompiling and what running the initializer makes.
+fn compiled(source: &Source<'_>, sharing: Sharing) -> (Vec<u8>, Vec<u8>) {
+    let initializer = rehydrate::compile(source, options(sharing, true, End::Return)).expect("it compiles");
+    let file = initializer.encode().expect("it is encoded");
+    let initializer = Initializer::read(&file).expect("it is decoded");
+    let decompiled = rehydrate::decompile(initializer.clone()).expect("it is turned back");
+    let header = initializer.header_bytes();
+    let verified = rehydrate::verify(initializer.image).expect("it is verified");
+    let (heap, root) = rehydrate::run(&verified);
+    (decompiled, [header, &marshal::write(&heap, root).expect("it can be written")].concat())
+}
+
+/// What must agree, for judge.py, of what running gives.
+fn mode(sharing: Sharing) -> &'static str {
+    match sharing {
+        Sharing::Structural => "merged",
+        Sharing::Identity => "exact",
+        Sharing::None => "value",
+    }
+}
+
+/// A mode, two dumps, and whether they are the same.
+type Case = (&'static str, &'static [u8], &'static [u8], bool);
+
+/// A judge that never says no would be worth nothing.
+#[test]
+fn the_judge_tells_dumps_apart() {
+    const ONE: &[u8] = b"i\x01\0\0\0";
+    const SPLIT: &[u8] = b")\x02)\x01i\x01\0\0\0)\x01i\x01\0\0\0";
+    const SHARED: &[u8] = b")\x02\xa9\x01i\x01\0\0\0r\0\0\0\0";
+    const LISTS: &[u8] = b")\x02[\0\0\0\0[\0\0\0\0";
+    const LIST: &[u8] = b")\x02\xdb\0\0\0\0r\0\0\0\0";
+    let cases: [Case; 9] = [
+        ("value", ONE, b"T", false),
+        ("value", b"g\0\0\0\0\0\0\0\0", b"g\0\0\0\0\0\0\0\x80", false),
+        ("value", SHARED, SPLIT, true),
+        ("merged", SPLIT, SHARED, true),
+        ("merged", SHARED, SPLIT, false),
+        ("exact", SPLIT, SHARED, false),
+        ("exact", SHARED, SPLIT, false),
+        ("value", LIST, LISTS, false),
+        ("refuse", b"Q", ONE, false),
+    ];
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        let ask = |(n, (mode, left, right, _)): (usize, &Case)| {
+            let (left, right) = (desk.put(&format!("{n}.left"), left), desk.put(&format!("{n}.right"), right));
+            Question { mode, left, right }
+        };
+        let questions: Vec<Question> = cases.iter().enumerate().map(ask).collect();
+        let answers: Vec<bool> = interpreter.answers(&questions).iter().map(|answer| answer == "same").collect();
+        assert_eq!(answers, cases.map(|(.., same)| same), "CPython {}", interpreter.python);
+    });
+}
+
+#[test]
+fn the_standard_library_survives_every_stage() {
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        let (first, other) = (desk.0.path().join("first"), desk.0.path().join("other"));
+        interpreter.compile(&first, "1", None);
+        interpreter.compile(&other, "2", Some(OTHER_IMPORTS));
+        let mut modules: Vec<_> = MODULES
+            .split(',')
+            .map(|module| module.replace('/', "."))
+            .filter(|module| first.join(format!("{module}.pyc")).exists())
+            .collect();
+        modules.sort();
+        assert!(modules.len() >= 60, "CPython {} compiled only {modules:?}", interpreter.python);
+        let questions: Vec<Question> =
+            modules.par_iter().flat_map(|module| module_survives(interpreter, &desk, &first, &other, module)).collect();
+        interpreter.judge(&questions);
+    });
+}
+
+fn module_survives(interpreter: &Interpreter, desk: &Desk, first: &Path, other: &Path, module: &str) -> Vec<Question> {
+    let python = interpreter.python;
+    let read = |folder: &Path, extension: &str| {
+        fs::read(folder.join(format!("{module}.{extension}"))).expect("the interpreter wrote it")
+    };
+    let path = first.join(format!("{module}.pyc"));
+    let file = read(first, "pyc");
+    let dump = source(&file, python);
+    let mut questions = Vec::new();
+    for sharing in SHARINGS {
+        check(&file, None, options(sharing, true, End::Return))
+            .unwrap_or_else(|error| panic!("CPython {python}: {module}, {sharing:?}: {error}"));
+        let (decompiled, rerun) = compiled(&dump, sharing);
+        assert!(decompiled == file, "CPython {python}: {module} is turned back into another file");
+        let right = desk.put(&format!("{module}.{sharing:?}.pyc"), &rerun);
+        questions.push(Question { mode: mode(sharing), left: path.clone(), right });
+    }
+    let bytes = canonical(&dump);
+    for (folder, extension) in [(first, "again"), (other, "pyc"), (other, "again")] {
+        let file = read(folder, extension);
+        let found = canonical(&source(&file, python));
+        let start = if extension == "pyc" { 0 } else { python.header_len() };
+        assert!(
+            found == bytes[start..],
+            "CPython {python}: another canonical form of {}/{module}.{extension}",
+            folder.display()
+        );
+    }
+    let right = desk.put(&format!("{module}.canonical.pyc"), &bytes);
+    questions.push(Question { mode: "merged", left: path, right });
+    questions
+}
+
+#[test]
+fn dumps_made_by_hand_load_as_what_we_write_of_them() {
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        let mut questions = Vec::new();
+        let loadable = |example: &Example| example.is_dump() && !example.name.starts_with("set_in_tuple_crash");
+        for example in interpreter.own(examples(), loadable) {
+            let dump = source(&example.file, interpreter.python);
+            let left = desk.put(&example.name, &example.file);
+            let (heap, root) = (&dump.dump.heap, dump.dump.root);
+            let written = [
+                ("exact", "plain", marshal::write(heap, root)),
+                ("merged", "canonical", rehydrate::write_canonical(heap, root)),
+            ];
+            for (mode, how, written) in written {
+                let bytes = match written {
+                    Ok(bytes) => bytes,
+                    // Nothing of it can be built first, so no objects are made to be written canonically.
+                    Err(error) => {
+                        assert!(matches!(error.kind(), ErrorKind::ImmutableCycle(_)), "{}: {error}", example.name);
+                        assert!(example.name.starts_with("tuple_in_itself") && how == "canonical", "{}", example.name);
+                        continue;
+                    }
+                };
+                let right = desk.put(&format!("{}.{how}", example.name), &bytes);
+                questions.push(Question { mode, left: left.clone(), right });
+            }
+        }
+        interpreter.judge(&questions);
+    });
+}
+
+#[test]
+fn what_we_refuse_is_refused() {
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        let mut questions = Vec::new();
+        for example in interpreter.own(refused(), Example::is_dump) {
+            assert!(Input::read(&example.file, Some(interpreter.python)).is_err(), "{} is read", example.name);
+            let left = desk.put(&example.name, &example.file);
+            questions.push(Question { mode: "refuse", right: left.clone(), left });
+        }
+        interpreter.judge(&questions);
+    });
+}
+
+#[test]
+fn rewritten_programs_print_what_they_printed() {
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        // Erg's headers are not always those of the version.
+        let programs = interpreter.own(examples(), |example| !example.is_dump() && !example.name.starts_with("erg"));
+        for program in programs {
+            let dump = source(&program.file, interpreter.python);
+            let run =
+                |kind: &str, file: &[u8]| interpreter.execute(&desk.put(&format!("{kind}.{}", program.name), file));
+            let printed = run("original", &program.file);
+            if program.name.starts_with("greeting") {
+                assert_eq!(printed, b"Hello, world!\n");
+            }
+            assert_eq!(run("normalized", &canonical(&dump)), printed);
+            for sharing in SHARINGS {
+                let (decompiled, rerun) = compiled(&dump, sharing);
+                assert_eq!(run("decompiled", &decompiled), printed);
+                assert_eq!(run("rerun", &rerun), printed);
+            }
+        }
+    });
+}
