@@ -106,7 +106,7 @@ impl Python {
         if len(Field::LocalsPlusNames) != len(Field::LocalsPlusKinds) {
             return Some("not as many kinds of variables as names");
         }
-        if len(Field::Code) % 2 != 0 {
+        if !len(Field::Code).is_multiple_of(2) {
             return Some("bytecode of an odd length");
         }
         None

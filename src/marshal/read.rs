@@ -664,7 +664,7 @@ impl<'a> Reader<'a> {
                 Rest::Slice { n_items, .. } => format!("{what} > item {n_items}"),
                 Rest::Pairs { start, .. } => {
                     let n = self.pairs.len() - start as usize;
-                    format!("{what} > {} {}", if n % 2 == 0 { "key" } else { "value" }, n / 2)
+                    format!("{what} > {} {}", if n.is_multiple_of(2) { "key" } else { "value" }, n / 2)
                 }
                 Rest::Fields { next, .. } => match self.layout.get(next) {
                     Some(field) => format!("{what} > {}", field.name()),

@@ -85,10 +85,10 @@ pub(crate) fn walk(heap: &Heap<'_>, root: ObjectId, mut visit: impl FnMut(Event)
                 | Object::List(items)
                 | Object::Set(items)
                 | Object::FrozenSet(items)
-                | Object::Slice(items) => {
-                    if frame.next < items.len() {
-                        return Ok(());
-                    }
+                | Object::Slice(items)
+                    if frame.next < items.len() =>
+                {
+                    return Ok(());
                 }
                 _ => {}
             }
