@@ -21,11 +21,11 @@ use std::str::Chars;
 
 use num_bigint::{BigInt, Sign};
 
+use crate::caches;
 use crate::common;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, OPS, Op, Oparg, Section, Table, TextClass};
-use crate::listing::operands;
 use crate::pyc::Header;
 use crate::python::{Field, Python};
 use crate::varint;
@@ -91,7 +91,7 @@ struct CodeLines {
 }
 
 enum Place {
-    Inline(Vec<u8>),
+    Inline { bytes: Vec<u8>, stripped: bool },
     Elsewhere(Table),
 }
 
@@ -173,12 +173,13 @@ impl Assembler {
         let python = self.python()?;
         let op = OPS.iter().find(|op| op.info().mnemonic == mnemonic);
         let op = *op.ok_or_else(|| format!("unknown mnemonic {}", said(mnemonic)))?;
-        let instruction = self.operand(op, rest)?;
-        let needed = operands(instruction, python);
+        let mut operands = Vec::new();
+        let instruction = self.operand(op, rest, python, &mut operands)?;
+        let needed = instruction.pops(&operands);
         let Some(left) = self.depth.checked_sub(needed) else {
             return Err(format!("{mnemonic} needs {needed} values and the stack holds {}", self.depth));
         };
-        self.depth = left + u64::from(op.info().pushes);
+        self.depth = left + instruction.pushes();
         self.max_depth = self.max_depth.max(self.depth);
         if op == Op::MakeCode {
             self.code = Some(CodeLines { line: self.line, python, numbers: Vec::new(), tables: Vec::new() });
@@ -188,8 +189,15 @@ impl Assembler {
         Ok(())
     }
 
-    /// The instruction with this operand. Its data goes to its section.
-    fn operand(&mut self, op: Op, rest: &[&str]) -> Parsed<Instruction> {
+    /// The instruction with this operand. Its data goes to its section; `operands` say where its operands come from, if
+    /// it says so itself.
+    fn operand(
+        &mut self,
+        op: Op,
+        rest: &[&str],
+        python: Python,
+        operands: &mut Vec<Option<u32>>,
+    ) -> Parsed<Instruction> {
         let mnemonic = op.info().mnemonic;
         let one = || match rest {
             [operand] => Ok(*operand),
@@ -206,6 +214,42 @@ impl Assembler {
             Oparg::Unused => return Err(format!("{mnemonic} takes no operand")),
             Oparg::High => return Err(format!("{mnemonic} is part of the operand behind it")),
             Oparg::Int | Oparg::Slot | Oparg::Depth | Oparg::Count | Oparg::Pairs => number(one()?)?,
+            Oparg::Char => match text(one()?)?.as_slice() {
+                [byte @ ..0x80] => u32::from(*byte),
+                [high @ 0xc2..=0xc3, low] => u32::from(high & 3) << 6 | u32::from(low & 0x3f),
+                _ => return Err(format!("{mnemonic} takes one character up to U+00FF")),
+            },
+            Oparg::Strings => {
+                for literal in rest {
+                    let text = text(literal)?;
+                    varint::write(&mut self.sections[Section::Counts as usize], small(text.len())?);
+                    self.sections[Section::Names as usize].extend_from_slice(&text);
+                }
+                small(rest.len())?
+            }
+            Oparg::Mask if rest.is_empty() => {
+                operands.resize(python.layout().operands.len(), None);
+                0
+            }
+            Oparg::References | Oparg::Mask => {
+                let is_mask = op.info().oparg == Oparg::Mask;
+                if is_mask && rest.len() != python.layout().operands.len() {
+                    return Err(format!("{mnemonic} takes a slot or pop for each operand"));
+                }
+                let references = &mut self.sections[Section::References as usize];
+                let mut mask = 0;
+                for (at, word) in rest.iter().enumerate() {
+                    let slot = if *word == "pop" { None } else { Some(table_number(word)?) };
+                    match slot {
+                        Some(slot) if is_mask => varint::write(references, slot),
+                        _ if is_mask => {}
+                        slot => varint::write(references, slot.map_or(0, |slot| slot + 1)),
+                    }
+                    mask |= if is_mask && slot.is_some() { 1 << at } else { 0 };
+                    operands.push(slot);
+                }
+                if is_mask { mask } else { small(rest.len())? }
+            }
             Oparg::CommonConst => {
                 let operand = one()?;
                 let constant = common::CONSTS.iter().find(|(_, spelled)| *spelled == operand);
@@ -261,13 +305,17 @@ impl Assembler {
             let (_, place) = place.ok_or_else(|| missing(field))?;
             let table = match place {
                 Place::Elsewhere(table) => *table,
-                Place::Inline(bytes) => {
+                Place::Inline { bytes, stripped } => {
                     self.sections[Section::of_table(*field) as usize].extend_from_slice(bytes);
-                    let len = u32::try_from(bytes.len()).ok().filter(|len| *len <= MAX_OPARG);
-                    Table::Inline(len.ok_or("the table is too long")?)
+                    let len = small(bytes.len())?;
+                    if *stripped { Table::Stripped(len) } else { Table::Inline(len) }
                 }
             };
-            table.write(&mut self.sections[Section::Counts as usize]);
+            let has_caches = *field == Field::Code && caches::has_caches(code.python);
+            if matches!(table, Table::Stripped(_)) && !has_caches {
+                return Err(format!("{} of Python {} has no caches", field.name(), code.python));
+            }
+            table.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
         Ok(())
     }
@@ -328,17 +376,24 @@ impl CodeLines {
     /// `empty`, `table 12`, `slot 5`, or hexadecimal, which can go on.
     fn table(&mut self, field: Field, rest: &[&str]) -> Parsed {
         let place = match rest {
-            ["empty"] => Place::Inline(Vec::new()),
+            ["empty"] => Place::Inline { bytes: Vec::new(), stripped: false },
+            ["stripped", digits] => {
+                let mut bytes = Vec::new();
+                if *digits != "empty" {
+                    hex(digits, &mut bytes)?;
+                }
+                Place::Inline { bytes, stripped: true }
+            }
             ["table", at] => Place::Elsewhere(Table::Earlier(table_number(at)?)),
             ["slot", at] => Place::Elsewhere(Table::Slot(table_number(at)?)),
             [digits] if *digits != "table" && *digits != "slot" => {
                 let stated = self.tables.iter_mut().find(|(stated, _)| *stated == field);
-                if let Some((_, Place::Inline(bytes))) = stated {
+                if let Some((_, Place::Inline { bytes, .. })) = stated {
                     return hex(digits, bytes);
                 }
                 let mut bytes = Vec::new();
                 hex(digits, &mut bytes)?;
-                Place::Inline(bytes)
+                Place::Inline { bytes, stripped: false }
             }
             _ => return Err(format!(".{} takes hexadecimal, empty, table N or slot N", field.name())),
         };
@@ -393,6 +448,11 @@ fn number(word: &str) -> Parsed<u32> {
         return Err(format!("{} is no number", said(word)));
     }
     word.parse().map_err(|_| out_of_range(word))
+}
+
+/// A length that an oparg has room for.
+fn small(len: usize) -> Parsed<u32> {
+    u32::try_from(len).ok().filter(|len| *len <= MAX_OPARG).ok_or_else(|| "too long".to_owned())
 }
 
 /// A number that [`Table`] has room for.
@@ -627,7 +687,7 @@ mod tests {
     #[test]
     fn bytes_of_a_code_object_go_on_where_their_directive_stands_again() {
         let text = listed(include_bytes!("../examples/greeting.cpython-313.pyc"));
-        let one = text.find(".co_code ").unwrap() + ".co_code ".len();
+        let one = text.find(".co_code stripped ").unwrap() + ".co_code stripped ".len();
         let split = [&text[..one + 4], "\n.co_code ", &text[one + 4..]].concat();
         assert_eq!(assemble(&split), assemble(&text));
         let cut = [&text[..one + 4], "\n", &text[one + 4..]].concat();

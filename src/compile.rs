@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::canonical::canonical;
-use crate::emit::{End, emit};
+use crate::emit::{Dialect, End, emit};
 use crate::error::{ErrorKind, Result};
 use crate::file::{Initializer, Source, module_name};
 use crate::graph::lower;
@@ -11,21 +11,12 @@ use crate::heap::{Heap, Object, ObjectId};
 use crate::image::Image;
 use crate::key::Sharing;
 use crate::marshal::{self, Dump};
+use crate::profile::Profile;
 use crate::python::Field;
 use crate::schedule::schedule;
 use crate::share::share;
 use crate::verify::verify;
 use crate::{source, vm};
-
-/// Which instructions are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Profile {
-    /// Only those that faster-cpython/ideas issue 566 names, or that stock CPython has.
-    Core,
-    /// Also our own, where they pay. So far none does.
-    #[default]
-    Compact,
-}
 
 /// How to compile. The default is what `rehydrate compile` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +27,21 @@ pub struct Options {
     pub profile: Profile,
     /// How the initializer ends.
     pub end: End,
+    /// Whether bytecode is stored without its inline caches; `None` leaves it to the profile.
+    pub strip_caches: Option<bool>,
     /// Whether to keep what turns the initializer back into the identical dump.
     pub source_flags: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sharing: Sharing::default(), profile: Profile::default(), end: End::default(), source_flags: true }
+        Self {
+            sharing: Sharing::default(),
+            profile: Profile::default(),
+            end: End::default(),
+            strip_caches: None,
+            source_flags: true,
+        }
     }
 }
 
@@ -58,9 +57,14 @@ fn budget(dump_len: usize, sharing: Sharing) -> usize {
 pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<'a>> {
     let Source { header, dump, marshal } = source;
     let graph = lower(dump, options.sharing)?;
-    let shared = share(&graph);
-    let schedule = schedule(&graph, &shared);
-    let image = emit(&graph, &shared, &schedule, options.end, budget(marshal.len(), options.sharing))?;
+    let shared = share(&graph, options.profile);
+    let schedule = schedule(&graph, &shared, options.profile);
+    let dialect = Dialect {
+        profile: options.profile,
+        strips_caches: options.strip_caches.unwrap_or(options.profile.strips_caches()),
+        end: options.end,
+    };
+    let image = emit(&graph, &shared, &schedule, dialect, budget(marshal.len(), options.sharing))?;
     let source = match options.source_flags {
         true => Some(Cow::Owned(source::encode(dump, marshal, &graph, image.payload_len())?)),
         false => None,

@@ -1,8 +1,10 @@
 //! The binary data of an image, read front to back by one cursor for each section.
 
+use crate::caches::has_caches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::isa::{Section, Table};
+use crate::isa::{Instruction, Op, Section, Table};
+use crate::python::{Field, Python};
 use crate::varint;
 
 /// The cursors of an image.
@@ -49,8 +51,40 @@ impl<'v> Data<'v> {
         number.ok_or_else(|| self.error(Section::Counts, ErrorKind::BadVarint("the counts")))
     }
 
-    pub(crate) fn table(&mut self) -> Result<Table> {
-        self.count().map(Table::of)
+    pub(crate) fn table(&mut self, field: Field, python: Python) -> Result<Table> {
+        let number = self.count()?;
+        Ok(Table::of(number, field == Field::Code && has_caches(python)))
+    }
+
+    /// Where the operands of an instruction come from, if it says so: a slot, or `None` for the stack.
+    pub(crate) fn operands(
+        &mut self,
+        Instruction { op, oparg }: Instruction,
+        python: Python,
+        operands: &mut Vec<Option<u32>>,
+    ) -> Result<()> {
+        operands.clear();
+        match op {
+            Op::BuildTupleFrom => {
+                for _ in 0..oparg {
+                    operands.push(self.reference()?.checked_sub(1));
+                }
+            }
+            Op::MakeCode => {
+                for at in 0..python.layout().operands.len() {
+                    let is_copied = oparg >> at & 1 != 0;
+                    operands.push(if is_copied { Some(self.reference()?) } else { None });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn reference(&mut self) -> Result<u32> {
+        let at = &mut self.at[Section::References as usize];
+        let number = varint::read(self.sections[Section::References as usize], at);
+        number.ok_or_else(|| self.error(Section::References, ErrorKind::BadVarint("the references")))
     }
 
     /// # Errors

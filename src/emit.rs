@@ -7,14 +7,17 @@
 
 use std::borrow::Cow;
 
+use crate::caches;
 use crate::error::{ErrorKind, Result};
 use crate::graph::{Graph, NodeId};
 use crate::heap::{Object, Str};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::key::Sharing;
-use crate::schedule::Schedule;
-use crate::share::{Decision, Shared, fewest_bytes};
+use crate::profile::Profile;
+use crate::python::Field;
+use crate::schedule::{Schedule, is_batched};
+use crate::share::{Decision, Shared, fewest_bytes, immediate};
 use crate::varint;
 
 /// How an initializer ends.
@@ -27,6 +30,17 @@ pub enum End {
     Start,
 }
 
+/// What the instructions are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// Which are used.
+    pub profile: Profile,
+    /// Whether bytecode is stored without its inline caches.
+    pub strips_caches: bool,
+    /// How they end.
+    pub end: End,
+}
+
 /// Emits what makes the root of a graph. The image has no names and no source section yet.
 ///
 /// # Errors
@@ -36,7 +50,7 @@ pub fn emit(
     graph: &Graph<'_, '_>,
     shared: &Shared,
     schedule: &Schedule,
-    end: End,
+    dialect: Dialect,
     budget: usize,
 ) -> Result<Image<'static>> {
     let mut emitter = Emitter {
@@ -49,14 +63,16 @@ pub fn emit(
         height: 0,
         max_height: 0,
         frames: Vec::new(),
+        references: Vec::new(),
         table_numbers: Vec::new(),
-        n_tables: 0,
+        n_tables: [0; Section::ALL.len()],
+        dialect,
         budget,
     };
     emitter.slots()?;
     emitter.deferred()?;
     emitter.value(graph.root)?;
-    emitter.end(end)?;
+    emitter.end(dialect.end)?;
     let mut sections = [const { Cow::Borrowed::<[u8]>(&[]) }; Section::ALL.len()];
     for (section, data) in sections.iter_mut().zip(emitter.sections) {
         *section = Cow::Owned(data);
@@ -76,6 +92,9 @@ pub fn emit(
 struct Frame<'g> {
     id: NodeId,
     operands: std::slice::Iter<'g, NodeId>,
+    /// Where its run of [`Emitter::references`] begins, and which of them is the next operand's; `None` if all operands
+    /// come from the stack.
+    references: Option<(usize, usize)>,
 }
 
 struct Emitter<'g> {
@@ -89,9 +108,12 @@ struct Emitter<'g> {
     height: u32,
     max_height: u32,
     frames: Vec<Frame<'g>>,
-    /// By node: the number of the table that holds it. Empty until the first table.
+    /// Where the operands of open frames come from: a slot, or [`NONE`] for the stack.
+    references: Vec<u32>,
+    /// By node: the number of the table that holds it, in its section. Empty until the first table.
     table_numbers: Vec<u32>,
-    n_tables: u32,
+    n_tables: [u32; Section::ALL.len()],
+    dialect: Dialect,
     budget: usize,
 }
 
@@ -99,7 +121,15 @@ const NONE: u32 = u32::MAX;
 
 impl Emitter<'_> {
     fn slots(&mut self) -> Result<()> {
-        for (at, &id) in self.schedule.slots.iter().enumerate() {
+        let slots = &self.schedule.slots;
+        let mut at = 0;
+        while let Some(&id) = slots.get(at) {
+            let batch = slots[at..].iter().take_while(|id| is_batched(self.graph.object(**id))).count();
+            if batch > 1 && self.dialect.profile.has_own_instructions() {
+                self.strings(&slots[at..at + batch]);
+                at += batch;
+                continue;
+            }
             if at < self.graph.deferred.len() {
                 let op = if matches!(self.graph.object(id), Object::Dict(_)) { Op::BuildMap } else { Op::BuildList };
                 self.op(op, 0);
@@ -108,8 +138,21 @@ impl Emitter<'_> {
             } else {
                 self.value(id)?;
             }
+            at += 1;
         }
         Ok(())
+    }
+
+    /// MAKE_STRINGS.
+    fn strings(&mut self, ids: &[NodeId]) {
+        for &id in ids {
+            let Object::Str(text) = *self.graph.object(id) else { unreachable!("only str are batched") };
+            let len = self.take(Section::Names, text.raw().0);
+            varint::write(&mut self.sections[Section::Counts as usize], len);
+            self.pushed();
+            self.made(id);
+        }
+        self.op(Op::MakeStrings, u32::try_from(ids.len()).expect("no more than nodes"));
     }
 
     fn deferred(&mut self) -> Result<()> {
@@ -142,11 +185,19 @@ impl Emitter<'_> {
         self.begin(id);
         while let Some(frame) = self.frames.last_mut() {
             match frame.operands.next() {
-                Some(&operand) => self.begin(operand),
+                Some(&operand) => {
+                    if let Some((_, next)) = &mut frame.references {
+                        *next += 1;
+                        if self.references[*next - 1] != NONE {
+                            continue;
+                        }
+                    }
+                    self.begin(operand);
+                }
                 None => {
-                    let id = frame.id;
+                    let Frame { id, references, .. } = *frame;
                     self.frames.pop();
-                    self.finish(id);
+                    self.finish(id, references.map(|(start, _)| start));
                     self.made(id);
                     self.check_budget()?;
                 }
@@ -163,12 +214,47 @@ impl Emitter<'_> {
         } else if let Decision::Load(instruction) = self.shared.decision(id) {
             self.op(instruction.op, instruction.oparg);
             self.pushed();
+        } else if let Some(instruction) = immediate(self.graph, id, self.dialect.profile) {
+            self.op(instruction.op, instruction.oparg);
+            self.pushed();
+            self.made(id);
         } else if self.graph.object(id).is_compound() {
-            self.frames.push(Frame { id, operands: self.graph.operands(id).iter() });
+            let references = self.reference_operands(id);
+            self.frames.push(Frame { id, operands: self.graph.operands(id).iter(), references });
         } else {
             self.leaf(id);
             self.made(id);
         }
+    }
+
+    /// Notes which operands of a value are copied by the instruction that makes it, if that is shorter.
+    fn reference_operands(&mut self, id: NodeId) -> Option<(usize, usize)> {
+        let is_code = match self.graph.object(id) {
+            Object::Code(_) => true,
+            Object::Tuple(_) => false,
+            _ => return None,
+        };
+        if !self.dialect.profile.has_own_instructions() {
+            return None;
+        }
+        let start = self.references.len();
+        let (mut as_operands, mut as_references) = (0, 0);
+        for operand in self.graph.operands(id) {
+            let place = self.place_of[operand.index()];
+            self.references.push(place);
+            if place == NONE {
+                // MAKE_CODE tells by its oparg.
+                as_references += usize::from(!is_code);
+            } else {
+                as_operands += Instruction::len(place).min(Instruction::len(self.height - place));
+                as_references += varint::len(place + u32::from(!is_code));
+            }
+        }
+        if as_references < as_operands {
+            return Some((start, start));
+        }
+        self.references.truncate(start);
+        None
     }
 
     /// Operands are at least as many as a value's own instructions, so a check at each value's end is enough.
@@ -270,9 +356,21 @@ impl Emitter<'_> {
         self.op(intrinsic.op(), intrinsic.operand());
     }
 
-    fn finish(&mut self, id: NodeId) {
+    /// Makes a value; `references` is where its operands begin that are copied by the instruction.
+    fn finish(&mut self, id: NodeId, references: Option<usize>) {
         let n_operands = u32::try_from(self.graph.operands(id).len()).expect("inputs are below 2 GiB");
+        let n_copied = match references {
+            Some(start) => self.references[start..].iter().filter(|place| **place != NONE).count() as u32,
+            None => 0,
+        };
         match self.graph.object(id) {
+            Object::Tuple(_) if let Some(start) = references => {
+                for place in self.references.drain(start..) {
+                    // The number of nothing is 0.
+                    varint::write(&mut self.sections[Section::References as usize], place.wrapping_add(1));
+                }
+                self.op(Op::BuildTupleFrom, n_operands);
+            }
             Object::Tuple(_) => self.op(Op::BuildTuple, n_operands),
             Object::List(_) => self.op(Op::BuildList, n_operands),
             Object::Set(_) => self.op(Op::BuildSet, n_operands),
@@ -286,15 +384,15 @@ impl Emitter<'_> {
                 self.op(Op::BuildMap, n_operands / 2);
                 self.intrinsic(Intrinsic::MakeFrozenDict);
             }
-            Object::Code(_) => self.code(id),
+            Object::Code(_) => self.code(id, references),
             other => unreachable!("{} has no operands", other.type_name()),
         }
-        self.height -= n_operands;
+        self.height -= n_operands - n_copied;
         self.pushed();
     }
 
     /// MAKE_CODE, its numbers, and its tables: see [`Table`].
-    fn code(&mut self, id: NodeId) {
+    fn code(&mut self, id: NodeId, references: Option<usize>) {
         let (heap, layout) = (self.graph.heap, self.graph.heap.python().layout());
         let Object::Code(code) = self.graph.object(id) else { unreachable!("a code object") };
         let code = heap.code(*code);
@@ -304,32 +402,48 @@ impl Emitter<'_> {
         }
         for (field, &table) in layout.tables.iter().zip(self.graph.tables(id)) {
             let Object::Bytes(bytes) = *self.graph.object(table) else { unreachable!("the reader checks fields") };
-            let place = self.table(table, bytes);
-            place.write(&mut self.sections[Section::Counts as usize]);
-            if matches!(place, Table::Inline(_)) {
-                self.take(Section::of_table(*field), bytes);
+            let place = self.table(table, *field, bytes);
+            let has_caches = *field == Field::Code && caches::has_caches(heap.python());
+            place.write(has_caches, &mut self.sections[Section::Counts as usize]);
+        }
+        let mut mask = 0;
+        if let Some(start) = references {
+            for (at, place) in self.references.drain(start..).enumerate().filter(|(_, place)| *place != NONE) {
+                mask |= 1 << at;
+                varint::write(&mut self.sections[Section::References as usize], place);
             }
         }
-        self.op(Op::MakeCode, 0);
+        self.op(Op::MakeCode, mask);
     }
 
-    /// Where a table stands. Empty and one-byte tables are process-wide, so sharing them says nothing.
-    fn table(&mut self, id: NodeId, bytes: &[u8]) -> Table {
-        let inline = Table::Inline(u32::try_from(bytes.len()).expect("inputs are below 2 GiB"));
-        if bytes.len() > 1 && self.graph.sharing != Sharing::None {
-            if let Some(slot) = self.schedule.slot(id) {
-                return Table::Slot(slot);
+    /// Where a table stands; its bytes go to its section, if they are not on the stack or there already. Empty and
+    /// one-byte tables are process-wide, so sharing them says nothing.
+    fn table(&mut self, id: NodeId, field: Field, bytes: &[u8]) -> Table {
+        let section = Section::of_table(field);
+        if bytes.len() > 1 {
+            if self.graph.sharing != Sharing::None {
+                if let Some(slot) = self.schedule.slot(id) {
+                    return Table::Slot(slot);
+                }
+                if self.table_numbers.is_empty() {
+                    self.table_numbers = vec![NONE; self.graph.len()];
+                }
+                let number = &mut self.table_numbers[id.index()];
+                if *number != NONE {
+                    return Table::Earlier(*number);
+                }
+                *number = self.n_tables[section as usize];
             }
-            if self.table_numbers.is_empty() {
-                self.table_numbers = vec![NONE; self.graph.len()];
-            }
-            let number = &mut self.table_numbers[id.index()];
-            if *number != NONE {
-                return Table::Earlier(*number);
-            }
-            *number = self.n_tables;
+            self.n_tables[section as usize] += 1;
         }
-        self.n_tables += 1;
-        inline
+        let data = &mut self.sections[section as usize];
+        let start = data.len();
+        let len = |data: &[u8]| u32::try_from(data.len() - start).expect("inputs are below 2 GiB");
+        let python = self.graph.heap.python();
+        if self.dialect.strips_caches && field == Field::Code && caches::strip(python, bytes, data) {
+            return Table::Stripped(len(data));
+        }
+        data.extend_from_slice(bytes);
+        Table::Inline(len(data))
     }
 }

@@ -32,11 +32,13 @@ pub enum Section {
     ExceptionTables,
     /// Kinds of local variables.
     Kinds,
+    /// Slots from which instructions take their operands.
+    References,
 }
 
 impl Section {
     /// All, in the order of the image.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Names,
         Self::Strings,
         Self::Bytes,
@@ -46,6 +48,7 @@ impl Section {
         Self::LineTables,
         Self::ExceptionTables,
         Self::Kinds,
+        Self::References,
     ];
 
     /// What it is called.
@@ -60,6 +63,7 @@ impl Section {
             Self::LineTables => "line tables",
             Self::ExceptionTables => "exception tables",
             Self::Kinds => "kinds",
+            Self::References => "references",
         }
     }
 
@@ -77,32 +81,36 @@ impl Section {
 /// Where a table of a code object stands: what [`Section::Counts`] holds of it, as one varint whose low bits tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// The next so many bytes of its section. Low bit 0; these tables are numbered from 0 on.
+    /// The next so many bytes of its section. Low bit 0; those of more than one byte are numbered, section by section.
     Inline(u32),
-    /// The table of this number, again. Low bits 01.
+    /// As many bytes of bytecode without its inline caches. See [`crate::caches`].
+    Stripped(u32),
+    /// The table of this number in the same section, again. Low bits 01.
     Earlier(u32),
     /// The bytes object in this stack slot. Low bits 11.
     Slot(u32),
 }
 
 impl Table {
-    /// Appends its varint.
-    pub(crate) fn write(self, counts: &mut Vec<u8>) {
-        varint::write(
-            counts,
-            match self {
-                Self::Inline(len) => len << 1,
-                Self::Earlier(number) => number << 2 | 0b01,
-                Self::Slot(slot) => slot << 2 | 0b11,
-            },
-        );
+    /// Appends its varint. Bytecode of versions with inline caches has an even length: bit 1 says that it is kept whole.
+    pub(crate) fn write(self, has_caches: bool, counts: &mut Vec<u8>) {
+        let number = match self {
+            Self::Stripped(len) => len << 1,
+            Self::Inline(len) if has_caches => len << 1 | 0b10,
+            Self::Inline(len) => len << 1,
+            Self::Earlier(number) => number << 2 | 0b01,
+            Self::Slot(slot) => slot << 2 | 0b11,
+        };
+        varint::write(counts, number);
     }
 
     /// What its varint says.
-    pub(crate) fn of(number: u32) -> Self {
+    pub(crate) fn of(number: u32, has_caches: bool) -> Self {
         match number & 0b11 {
             0b01 => Self::Earlier(number >> 2),
             0b11 => Self::Slot(number >> 2),
+            0b00 if has_caches => Self::Stripped(number >> 1),
+            0b10 if has_caches => Self::Inline(number >> 1 & !1),
             _ => Self::Inline(number >> 1),
         }
     }
@@ -117,6 +125,8 @@ pub enum Oparg {
     High,
     /// The int itself, 0 to 255.
     Int,
+    /// A Latin-1 code point.
+    Char,
     /// An entry of [`crate::common::CONSTS`].
     CommonConst,
     /// An entry of [`crate::common::NAMES`].
@@ -129,6 +139,13 @@ pub enum Oparg {
     Length(Section),
     /// Values taken from the stack.
     Count,
+    /// Values made.
+    Strings,
+    /// Values, each with a number in [`Section::References`]: 0 takes it from the stack, n + 1 copies slot n.
+    References,
+    /// A bit for each operand, the lowest for the first pushed: 1 copies the slot that stands in [`Section::References`],
+    /// 0 takes it from the stack.
+    Mask,
     /// Pairs of values taken from the stack.
     Pairs,
     /// An entry of [`Intrinsic::ALL`].
@@ -142,8 +159,19 @@ pub enum Pops {
     Fixed(u32),
     /// So many for each unit of the oparg.
     PerOparg(u32),
-    /// What the version's MAKE_CODE takes.
+    /// What the version's MAKE_CODE takes, less what it copies.
     Code,
+    /// As many as have the number 0 in [`Section::References`].
+    References,
+}
+
+/// What an instruction pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushes {
+    /// So many values.
+    Fixed(u32),
+    /// As many as its oparg says.
+    Oparg,
 }
 
 /// Where an instruction comes from.
@@ -169,7 +197,7 @@ pub struct Info {
     /// What it takes from the stack.
     pub pops: Pops,
     /// How many values it pushes.
-    pub pushes: u32,
+    pub pushes: Pushes,
     /// Where it comes from.
     pub origin: Origin,
     /// For MAKE_STRING: whether the text is beyond ASCII, and whether it is interned.
@@ -195,7 +223,7 @@ pub struct TextClass {
 ///
 /// `Op::BuildTuple = 0x10`, and a row of `TABLE`.
 macro_rules! instructions {
-    ($($code:literal $op:ident $mnemonic:literal ($oparg:expr) $pops:expr => $pushes:literal,
+    ($($code:literal $op:ident $mnemonic:literal ($oparg:expr) $pops:expr => $pushes:expr,
        $origin:ident, $($text:ident)? $meaning:literal;)*) => {
         /// An opcode. The bytes are part of the format: images outlive builds.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -218,7 +246,7 @@ macro_rules! instructions {
                             mnemonic: $mnemonic,
                             oparg: $oparg,
                             pops: $pops,
-                            pushes: $pushes,
+                            pushes: pushes($pushes),
                             origin: Origin::$origin,
                             text: instructions!(@text $($text)?),
                             meaning: $meaning,
@@ -238,6 +266,14 @@ macro_rules! instructions {
     (@text interned_utf8) => { Some(TextClass { wide: true, interned: true }) };
 }
 
+/// The oparg's number where the table says so, else the number it says.
+const fn pushes(number: u32) -> Pushes {
+    if number == OPARG { Pushes::Oparg } else { Pushes::Fixed(number) }
+}
+
+/// What the table says where an instruction pushes as many values as its oparg says.
+const OPARG: u32 = u32::MAX;
+
 instructions! {
     0x01 ExtendedArg "EXTENDED_ARG" (Oparg::High) Pops::Fixed(0) => 0, Stock,
         "Puts eight more bits above the next oparg";
@@ -251,6 +287,8 @@ instructions! {
         "Pushes the value of a stack slot: without local variables, the stack begins at slot 0";
     0x06 Copy "COPY" (Oparg::Depth) Pops::Fixed(0) => 1, Stock,
         "Pushes the value at a distance from the top";
+    0x07 LoadChar "LOAD_CHAR" (Oparg::Char) Pops::Fixed(0) => 1, Own,
+        "Pushes the str of one Latin-1 character";
     0x08 MakeString "MAKE_STRING" (Oparg::Length(Section::Strings)) Pops::Fixed(0) => 1, Issue566,
         ascii "Pushes a str of ASCII";
     0x09 MakeStringUtf8 "MAKE_STRING" (Oparg::Length(Section::Strings)) Pops::Fixed(0) => 1, Issue566,
@@ -265,6 +303,8 @@ instructions! {
         "Pushes a float of 8 bytes, IEEE 754, little-endian";
     0x0e MakeLong "MAKE_LONG" (Oparg::Length(Section::Numbers)) Pops::Fixed(0) => 1, Issue566,
         "Pushes an int of bytes, two's complement, little-endian, the fewest that hold it";
+    0x0f MakeStrings "MAKE_STRINGS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
+        "Pushes so many interned str of ASCII; their lengths stand in the counts";
     0x10 BuildTuple "BUILD_TUPLE" (Oparg::Count) Pops::PerOparg(1) => 1, Stock,
         "Pushes a tuple of its operands, deepest first";
     0x11 BuildList "BUILD_LIST" (Oparg::Count) Pops::PerOparg(1) => 1, Stock,
@@ -279,11 +319,13 @@ instructions! {
         "Appends the top to the list at a distance from the top below it";
     0x16 MapAdd "MAP_ADD" (Oparg::Depth) Pops::Fixed(2) => 0, Stock,
         "Adds a key and the value above it to the dict at a distance from the top below them";
+    0x17 BuildTupleFrom "BUILD_TUPLE_FROM" (Oparg::References) Pops::References => 1, Own,
+        "Pushes a tuple of so many values, each from the stack or from a slot";
     0x18 CallIntrinsic1 "CALL_INTRINSIC_1" (Oparg::Intrinsic) Pops::Fixed(1) => 1, Stock,
         "Pushes what an intrinsic function makes of one value";
     0x19 CallIntrinsic2 "CALL_INTRINSIC_2" (Oparg::Intrinsic) Pops::Fixed(2) => 1, Stock,
         "Pushes what an intrinsic function makes of two values";
-    0x1a MakeCode "MAKE_CODE" (Oparg::Unused) Pops::Code => 1, Issue566,
+    0x1a MakeCode "MAKE_CODE" (Oparg::Mask) Pops::Code => 1, Issue566,
         "Pushes a code object of names, constants, tuples of variable names, name, qualname and filename";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
         "Ends with the top as the result; what lies below is dropped";
@@ -339,6 +381,23 @@ pub struct Instruction {
 }
 
 impl Instruction {
+    /// How many values it takes from the stack; `operands` say where from, if it says so itself: a slot, or `None`.
+    pub(crate) fn pops(self, operands: &[Option<u32>]) -> u64 {
+        match self.op.info().pops {
+            Pops::Fixed(n) => u64::from(n),
+            Pops::PerOparg(n) => u64::from(n) * u64::from(self.oparg),
+            Pops::Code | Pops::References => operands.iter().filter(|operand| operand.is_none()).count() as u64,
+        }
+    }
+
+    /// How many values it pushes.
+    pub(crate) fn pushes(self) -> u64 {
+        match self.op.info().pushes {
+            Pushes::Fixed(n) => u64::from(n),
+            Pushes::Oparg => u64::from(self.oparg),
+        }
+    }
+
     /// Bytes that it takes, EXTENDED_ARGs included.
     #[inline]
     pub fn len(op_arg: u32) -> usize {

@@ -39,6 +39,7 @@
 //! [faster-cpython/ideas issue 566]: https://github.com/faster-cpython/ideas/issues/566
 
 pub mod asm;
+mod caches;
 pub mod canonical;
 pub mod check;
 pub mod common;
@@ -57,6 +58,7 @@ pub mod key;
 pub mod listing;
 pub mod literal;
 pub mod marshal;
+pub mod profile;
 pub mod pyc;
 pub mod python;
 pub mod reference;
@@ -73,7 +75,7 @@ pub mod vm;
 pub use asm::assemble;
 pub use check::check;
 pub use compare::{Sameness, difference};
-pub use compile::{Options, Profile, compile, decompile, write_canonical};
+pub use compile::{Options, compile, decompile, write_canonical};
 pub use emit::End;
 pub use error::{Error, ErrorKind, Result};
 pub use file::{Initializer, Input, Source};
@@ -81,6 +83,7 @@ pub use heap::{Heap, Object, ObjectId};
 pub use image::Image;
 pub use key::Sharing;
 pub use listing::{Listing, disassemble};
+pub use profile::Profile;
 pub use pyc::Header;
 pub use python::Python;
 pub use tree::tree;

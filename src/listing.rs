@@ -23,9 +23,9 @@ use serde_json::{Map, Value, json};
 use crate::common;
 use crate::data::Data;
 use crate::heap::Str;
-use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Pops, Section, Table};
+use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Section, Table};
 use crate::literal;
-use crate::python::{Field, Python};
+use crate::python::Field;
 use crate::verify::Verified;
 
 /// Lists an initializer. `header` is the header of its .pyc, empty if it has none.
@@ -69,10 +69,12 @@ pub struct CodeData<'v> {
 /// A table of a code object: a [`Table`] with its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableData<'v> {
-    /// It stands here, and has this number.
+    /// It stands here.
     Inline {
-        /// How many stand before it.
-        number: usize,
+        /// Its number, if it is longer than a byte.
+        number: Option<u32>,
+        /// Whether it is bytecode without its inline caches.
+        stripped: bool,
         /// Its bytes.
         bytes: &'v [u8],
     },
@@ -88,15 +90,6 @@ const WIDTH: usize = 50;
 /// Bytes in a line of hexadecimal.
 const HEX_WIDTH: usize = 32;
 
-/// How many values an instruction takes from the stack.
-pub(crate) fn operands(Instruction { op, oparg }: Instruction, python: Python) -> u64 {
-    match op.info().pops {
-        Pops::Fixed(n) => u64::from(n),
-        Pops::PerOparg(n) => u64::from(n) * u64::from(oparg),
-        Pops::Code => python.layout().operands.len() as u64,
-    }
-}
-
 impl<'v> Listing<'v> {
     /// The instructions, in order.
     pub fn rows(&self) -> Rows<'v> {
@@ -105,7 +98,9 @@ impl<'v> Listing<'v> {
             verified: self.verified,
             data: Data::new(image),
             at: 0,
-            n_tables: 0,
+            n_tables: [0; Section::ALL.len()],
+            operands: Vec::new(),
+            made: Vec::new(),
             stack: Vec::with_capacity(image.max_stack as usize),
         }
     }
@@ -143,7 +138,7 @@ impl<'v> Listing<'v> {
         if image.magic != python.magic() {
             writeln!(f, ".magic {}", image.magic)?;
         }
-        hex_lines(f, ".header", self.header, "")?;
+        hex_lines(f, ".header", self.header)?;
         for (directive, text) in [(".module", &image.module), (".filename", &image.filename)] {
             writeln!(f, "{directive} {}", literal::text(Str::utf8(text.as_bytes(), false).expect("a str is UTF-8")))?;
         }
@@ -170,7 +165,7 @@ impl Display for Listing<'_> {
         }
         if let Some(source) = &image.source {
             writeln!(f)?;
-            hex_lines(f, ".source", source, "")?;
+            hex_lines(f, ".source", source)?;
         }
         Ok(())
     }
@@ -187,8 +182,16 @@ impl CodeData<'_> {
         for (field, table) in &self.tables {
             let line = format!("{indent}.{}", field.name());
             match table {
-                TableData::Inline { number, bytes: [] } => writeln!(f, "{line} empty  ; table {number}")?,
-                TableData::Inline { number, bytes } => hex_lines(f, &line, bytes, &format!("  ; table {number}"))?,
+                TableData::Inline { bytes: [], stripped, .. } => {
+                    writeln!(f, "{line}{} empty", if *stripped { " stripped" } else { "" })?;
+                }
+                TableData::Inline { number, stripped, bytes } => {
+                    let word = if *stripped { " stripped" } else { "" };
+                    let note = number.map_or_else(String::new, |number| format!("  ; table {number}"));
+                    let (first, rest) = bytes.split_at(bytes.len().min(HEX_WIDTH));
+                    writeln!(f, "{line}{word} {}{note}", hex(first))?;
+                    hex_lines(f, &line, rest)?;
+                }
                 TableData::Earlier(number) => writeln!(f, "{line} table {number}")?,
                 TableData::Slot(slot) => writeln!(f, "{line} slot {slot}")?,
             }
@@ -200,7 +203,9 @@ impl CodeData<'_> {
         let numbers = self.numbers.iter().map(|(field, number)| (field.name().to_owned(), (*number).into()));
         let tables = self.tables.iter().map(|(field, table)| {
             let table = match table {
-                TableData::Inline { number, bytes } => json!({ "table": number, "hex": hex(bytes) }),
+                TableData::Inline { number, stripped, bytes } => {
+                    json!({ "table": number, "stripped": stripped, "hex": hex(bytes) })
+                }
                 TableData::Earlier(number) => json!({ "table": number }),
                 TableData::Slot(slot) => json!({ "slot": slot }),
             };
@@ -240,10 +245,9 @@ fn hex(bytes: &[u8]) -> String {
     out
 }
 
-/// Lines of one directive, whose bytes go on from one to the next; the note behind the first.
-fn hex_lines(f: &mut Formatter<'_>, directive: &str, bytes: &[u8], note: &str) -> fmt::Result {
-    let notes = [note].into_iter().chain(std::iter::repeat(""));
-    bytes.chunks(HEX_WIDTH).zip(notes).try_for_each(|(chunk, note)| writeln!(f, "{directive} {}{note}", hex(chunk)))
+/// Lines of one directive, whose bytes go on from one to the next.
+fn hex_lines(f: &mut Formatter<'_>, directive: &str, bytes: &[u8]) -> fmt::Result {
+    bytes.chunks(HEX_WIDTH).try_for_each(|chunk| writeln!(f, "{directive} {}", hex(chunk)))
 }
 
 const VERIFIED: &str = "the image is verified";
@@ -255,8 +259,12 @@ pub struct Rows<'v> {
     data: Data<'v>,
     /// Where the next instruction begins.
     at: usize,
-    /// Tables that stand in the binary data so far.
-    n_tables: usize,
+    /// By section: numbered tables so far.
+    n_tables: [u32; Section::ALL.len()],
+    /// Where the operands of the instruction come from.
+    operands: Vec<Option<u32>>,
+    /// The str of MAKE_STRINGS.
+    made: Vec<String>,
     stack: Vec<Summary>,
 }
 
@@ -273,6 +281,7 @@ impl<'v> Iterator for Rows<'v> {
         }
         let (instruction, next) = Instruction::decode(instructions, offset).expect(VERIFIED);
         self.at = next;
+        self.data.operands(instruction, self.verified.python(), &mut self.operands).expect(VERIFIED);
         let mut operand = self.operand(instruction);
         let code = (instruction.op == Op::MakeCode).then(|| self.code());
         let value = self.step(instruction, &operand);
@@ -291,6 +300,20 @@ impl<'v> Rows<'v> {
             Oparg::Unused => String::new(),
             Oparg::High => unreachable!("decoding folds it"),
             Oparg::Int | Oparg::Slot | Oparg::Depth | Oparg::Count | Oparg::Pairs => oparg.to_string(),
+            Oparg::Char => literal::text(Str::latin1(&[oparg as u8], false)),
+            Oparg::Strings => {
+                self.made.clear();
+                for _ in 0..oparg {
+                    let len = self.data.count().expect(VERIFIED);
+                    self.made.push(text(self.data.take(Section::Names, len).expect(VERIFIED)));
+                }
+                self.made.join(" ")
+            }
+            Oparg::Mask if oparg == 0 => String::new(),
+            Oparg::References | Oparg::Mask => {
+                let spelled = |slot: &Option<u32>| slot.map_or_else(|| "pop".to_owned(), |slot| slot.to_string());
+                self.operands.iter().map(spelled).collect::<Vec<_>>().join(" ")
+            }
             Oparg::CommonConst => common::CONSTS[oparg as usize].1.to_owned(),
             Oparg::CommonName => text(common::NAMES[oparg as usize].as_bytes()),
             Oparg::Intrinsic => Intrinsic::ALL[oparg as usize].name().to_owned(),
@@ -310,11 +333,15 @@ impl<'v> Rows<'v> {
         let mut number = |field: &Field| (*field, self.data.count().expect(VERIFIED).cast_signed());
         let numbers = layout.numbers.iter().map(&mut number).collect();
         let mut table = |field: &Field| {
-            let table = match self.data.table().expect(VERIFIED) {
-                Table::Inline(len) => {
-                    let bytes = self.data.take(Section::of_table(*field), len).expect(VERIFIED);
-                    self.n_tables += 1;
-                    TableData::Inline { number: self.n_tables - 1, bytes }
+            let section = Section::of_table(*field);
+            let table = self.data.table(*field, self.verified.python()).expect(VERIFIED);
+            let table = match table {
+                Table::Inline(len) | Table::Stripped(len) => {
+                    let bytes = self.data.take(section, len).expect(VERIFIED);
+                    let next = &mut self.n_tables[section as usize];
+                    let number = (len > 1).then_some(*next);
+                    *next += u32::from(number.is_some());
+                    TableData::Inline { number, stripped: matches!(table, Table::Stripped(_)), bytes }
                 }
                 Table::Earlier(number) => TableData::Earlier(number),
                 Table::Slot(slot) => TableData::Slot(slot),
@@ -328,11 +355,13 @@ impl<'v> Rows<'v> {
     fn step(&mut self, instruction: Instruction, operand: &str) -> String {
         let Instruction { op, oparg } = instruction;
         let n = oparg as usize;
-        let base = self.stack.len() - operands(instruction, self.verified.python()) as usize;
-        let items = &self.stack[base..];
+        let base = self.stack.len() - instruction.pops(&self.operands) as usize;
+        let gathered = self.gather(base);
+        let items = if self.operands.is_empty() { &self.stack[base..] } else { &gathered };
         let value = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
             Op::LoadInt
+            | Op::LoadChar
             | Op::LoadCommonConst
             | Op::LoadCommonName
             | Op::MakeString
@@ -344,7 +373,12 @@ impl<'v> Rows<'v> {
             | Op::MakeLong => shortened(operand, WIDTH).unwrap_or_default(),
             Op::LoadFast => return self.push(Rc::clone(&self.stack[n])),
             Op::Copy => return self.push(Rc::clone(&self.stack[base - n])),
-            Op::BuildTuple => container("(", items, 1, if n == 1 { ",)" } else { ")" }),
+            Op::MakeStrings => {
+                let made = self.made.iter().map(|made| shortened(made, WIDTH).unwrap_or_default());
+                self.stack.extend(made.map(|made| Rc::new(RefCell::new(made))));
+                return self.stack.last().map(|last| last.borrow().clone()).unwrap_or_default();
+            }
+            Op::BuildTuple | Op::BuildTupleFrom => container("(", items, 1, if n == 1 { ",)" } else { ")" }),
             Op::BuildList => container("[", items, 1, "]"),
             Op::BuildSet if n == 0 => "set()".to_owned(),
             Op::BuildSet => container("{", items, 1, "}"),
@@ -371,6 +405,16 @@ impl<'v> Rows<'v> {
         };
         self.stack.truncate(base);
         self.push(Rc::new(RefCell::new(value)))
+    }
+
+    /// The operands of an instruction that says itself where they come from.
+    fn gather(&self, base: usize) -> Vec<Summary> {
+        let mut taken = self.stack[base..].iter();
+        let value = |slot: &Option<u32>| match slot {
+            Some(slot) => Rc::clone(&self.stack[*slot as usize]),
+            None => Rc::clone(taken.next().expect(VERIFIED)),
+        };
+        self.operands.iter().map(value).collect()
     }
 
     fn push(&mut self, summary: Summary) -> String {
@@ -465,11 +509,13 @@ mod tests {
     use crate::asm::assemble;
     use crate::compile::{Options, compile};
     use crate::file::{Initializer, Input};
+    use crate::profile::Profile;
+    use crate::python::Python;
     use crate::verify::verify;
 
     fn compiled(file: &[u8]) -> (Verified<'_>, &[u8]) {
         let Ok(Input::Source(source)) = Input::read(file, Python::new(13)) else { panic!("a source") };
-        let initializer = compile(&source, Options::default()).unwrap();
+        let initializer = compile(&source, Options { profile: Profile::Core, ..Options::default() }).unwrap();
         let header = initializer.header_bytes();
         (verify(initializer.image).unwrap(), header)
     }
@@ -526,11 +572,17 @@ mod tests {
                 "                         .numbers co_argcount=1 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize=3 \
                  co_flags=3 co_firstlineno=4",
                 "                         .co_code 9500530155000e00530233032400  ; table 0",
-                "                         .co_localspluskinds 20  ; table 1",
-                "                         .co_linetable 8000e00d14905490469821d00b1cd0041c  ; table 2",
-                "                         .co_exceptiontable empty  ; table 3",
+                "                         .co_localspluskinds 20",
+                "                         .co_linetable 8000e00d14905490469821d00b1cd0041c  ; table 0",
+                "                         .co_exceptiontable empty",
             ]
         );
+    }
+
+    #[test]
+    fn operands_of_our_own_instructions_are_slots_or_popped() {
+        assert_eq!(value("LOAD_INT 7, LOAD_CHAR 'a', BUILD_TUPLE_FROM 0 pop 0"), "(7, 'a', 7)");
+        assert_eq!(value("MAKE_STRINGS 'ab' 'cd', BUILD_TUPLE_FROM 1 0"), "('cd', 'ab')");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::common;
 use crate::image;
-use crate::isa::{Info, Intrinsic, OPS, Oparg, Origin, Pops, Section, TextClass};
+use crate::isa::{Info, Intrinsic, OPS, Oparg, Origin, Pops, Pushes, Section, TextClass};
 use crate::python::Python;
 
 /// The reference as text: the instructions, then what their operands number.
@@ -46,7 +46,7 @@ pub fn json() -> Value {
             "symbol": symbol(info),
             "operand": operand(info.oparg),
             "pops": pops(info.pops),
-            "pushes": info.pushes,
+            "pushes": pushes(info.pushes),
             "origin": origin(info.origin),
             "wide": info.text.map(|class| class.wide),
             "interned": info.text.map(|class| class.interned),
@@ -104,7 +104,7 @@ fn row(info: &Info) -> [String; 6] {
         format!("{:#04x}", info.op as u8),
         info.mnemonic.to_owned(),
         operand(info.oparg),
-        format!("{} -> {}", pops(info.pops), info.pushes),
+        format!("{} -> {}", pops(info.pops), pushes(info.pushes)),
         origin(info.origin).to_owned(),
         info.meaning.to_owned(),
     ]
@@ -115,6 +115,10 @@ fn operand(oparg: Oparg) -> String {
         Oparg::Unused => "0".to_owned(),
         Oparg::High => "bits".to_owned(),
         Oparg::Int => "int".to_owned(),
+        Oparg::Char => "code point".to_owned(),
+        Oparg::Strings => "strings".to_owned(),
+        Oparg::References => "references".to_owned(),
+        Oparg::Mask => "mask".to_owned(),
         Oparg::CommonConst => "constant".to_owned(),
         Oparg::CommonName => "name".to_owned(),
         Oparg::Slot => "slot".to_owned(),
@@ -129,6 +133,7 @@ fn operand(oparg: Oparg) -> String {
 fn pops(pops: Pops) -> String {
     match pops {
         Pops::Fixed(n) => n.to_string(),
+        Pops::References => "those of 0".to_owned(),
         Pops::PerOparg(1) => "oparg".to_owned(),
         Pops::PerOparg(n) => format!("{n}*oparg"),
         Pops::Code => {
@@ -137,6 +142,13 @@ fn pops(pops: Pops) -> String {
             numbers.dedup();
             numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ")
         }
+    }
+}
+
+fn pushes(pushes: Pushes) -> String {
+    match pushes {
+        Pushes::Fixed(n) => n.to_string(),
+        Pushes::Oparg => "oparg".to_owned(),
     }
 }
 

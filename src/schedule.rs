@@ -11,7 +11,9 @@ use std::collections::BinaryHeap;
 use ordered_float::OrderedFloat;
 
 use crate::graph::{Graph, NodeId};
+use crate::heap::Object;
 use crate::key::Sharing;
+use crate::profile::Profile;
 use crate::share::{Decision, Shared};
 
 /// What waits where.
@@ -33,9 +35,6 @@ impl Schedule {
     }
 }
 
-/// Slots that LOAD_FAST reaches without EXTENDED_ARG, less some that a ready value would have to wait for.
-const NEAR_BOTTOM: usize = 230;
-
 /// How much of its heat a value passes to what it needs, so that a hot value pulls its parts along.
 const PULL: f64 = 0.25;
 
@@ -43,7 +42,7 @@ const PULL: f64 = 0.25;
 ///
 /// The order is Kahn's: of the values whose parts have their slots, the most used comes next, so that LOAD_FAST reaches
 /// it with one byte; behind the first 230, the least used, so that COPY reaches the hot ones from above.
-pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared) -> Schedule {
+pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Schedule {
     let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()] };
     for (id, _) in &graph.deferred {
         schedule.push(*id);
@@ -57,11 +56,31 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared) -> Schedule {
     }
     let waiting: Vec<bool> = graph.ids().map(waiting).collect();
     let dependencies = Dependencies::new(graph, shared, &waiting);
-    kahn(&dependencies, &mut schedule);
+    kahn(&dependencies, profile.n_near_slots(), &mut schedule);
+    if profile.has_own_instructions() {
+        let n_deferred = graph.deferred.len();
+        schedule.batch(graph, n_deferred..profile.n_near_slots());
+        schedule.batch(graph, profile.n_near_slots().max(n_deferred)..usize::MAX);
+    }
     schedule
 }
 
+/// Whether MAKE_STRINGS makes it, together with others.
+pub(crate) fn is_batched(object: &Object<'_>) -> bool {
+    matches!(object, Object::Str(text) if text.is_interned() && text.is_ascii() && !text.is_cached())
+}
+
 impl Schedule {
+    /// Moves what MAKE_STRINGS makes to the front of a range of slots, as far as there are so many.
+    fn batch(&mut self, graph: &Graph<'_, '_>, slots: std::ops::Range<usize>) {
+        let n_slots = self.slots.len();
+        let Some(range) = self.slots.get_mut(slots.start.min(n_slots)..slots.end.min(n_slots)) else { return };
+        range.sort_by_key(|id| !is_batched(graph.object(*id)));
+        for (at, id) in (slots.start..).zip(range) {
+            self.slot_of[id.index()] = u32::try_from(at).expect("no more than nodes");
+        }
+    }
+
     fn push(&mut self, id: NodeId) {
         self.slot_of[id.index()] = u32::try_from(self.slots.len()).expect("no more than nodes");
         self.slots.push(id);
@@ -132,13 +151,13 @@ impl Dependencies {
     }
 }
 
-fn kahn(dependencies: &Dependencies, schedule: &mut Schedule) {
+fn kahn(dependencies: &Dependencies, n_near: usize, schedule: &mut Schedule) {
     let mut n_needs = dependencies.n_needs.clone();
     // Of equally hot values the one that was met first comes first.
     let heat = |at: u32| (OrderedFloat(dependencies.heat[at as usize]), Reverse(at));
     let indexes = 0..u32::try_from(n_needs.len()).expect("no more than nodes");
     let mut hottest: BinaryHeap<_> = indexes.filter(|at| n_needs[*at as usize] == 0).map(heat).collect();
-    while schedule.slots.len() < NEAR_BOTTOM
+    while schedule.slots.len() < n_near
         && let Some((_, Reverse(at))) = hottest.pop()
     {
         schedule.push(dependencies.hoisted[at as usize]);

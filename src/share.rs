@@ -13,8 +13,9 @@
 use crate::common::{self, CommonConst};
 use crate::graph::{Graph, NodeId};
 use crate::heap::Object;
-use crate::isa::{Instruction, Op};
+use crate::isa::{Instruction, Op, Section};
 use crate::key::Sharing;
+use crate::profile::Profile;
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +54,16 @@ impl Shared {
 pub struct Costs {
     /// To make it once.
     pub make: u64,
+    /// To copy it.
+    pub copy: u64,
     /// How often it is needed.
     pub uses: u64,
 }
 
-/// Bytes of an instruction without EXTENDED_ARG, and so of a copy.
-const COPY: u64 = 2;
-
 impl Costs {
     /// The costs of a value.
-    pub fn new(graph: &Graph<'_, '_>, id: NodeId) -> Self {
+    pub fn new(graph: &Graph<'_, '_>, id: NodeId, profile: Profile) -> Self {
+        let copy = profile.copy_cost();
         let long = |len: usize| Instruction::len(u32::try_from(len).unwrap_or(u32::MAX)) as u64 + len as u64;
         let make = match *graph.object(id) {
             Object::Int(value) => long(fewest_bytes(value).0),
@@ -71,19 +72,19 @@ impl Costs {
             Object::Complex { .. } => 6 + 16,
             Object::Bytes(bytes) => long(bytes.len()),
             Object::Str(text) => long(text.raw().0.len()),
-            _ => 2 + graph.operands(id).len() as u64 * COPY,
+            _ => 2 + graph.operands(id).len() as u64 * copy,
         };
-        Self { make, uses: u64::from(graph.uses(id)) }
+        Self { make, copy, uses: u64::from(graph.uses(id)) }
     }
 
     /// Made before, copied at each use.
     pub fn hoist(self) -> u64 {
-        self.make + COPY * self.uses
+        self.make + self.copy * self.uses
     }
 
     /// Made at its first use, copied at the others.
     pub fn keep(self) -> u64 {
-        self.make + COPY * self.uses.saturating_sub(1)
+        self.make + self.copy * self.uses.saturating_sub(1)
     }
 
     /// Made at each use.
@@ -106,7 +107,7 @@ pub(crate) fn fewest_bytes(value: i64) -> (usize, [u8; 8]) {
 /// The one instruction that loads a value without making it, if there is one.
 ///
 /// Every frozenset of an identity graph is its own object, so it does not take the empty one of the table there.
-pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId) -> Option<Instruction> {
+pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId, profile: Profile) -> Option<Instruction> {
     let constant = |constant: CommonConst| Instruction { op: Op::LoadCommonConst, oparg: constant.operand() };
     Some(match *graph.object(id) {
         Object::None => constant(CommonConst::None),
@@ -117,6 +118,9 @@ pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId) -> Option<Instruction
         Object::Int(-1) => constant(CommonConst::MinusOne),
         Object::Int(value) => Instruction { op: Op::LoadInt, oparg: u32::from(u8::try_from(value).ok()?) },
         Object::Str(text) if text.raw().0.is_empty() => constant(CommonConst::EmptyStr),
+        Object::Str(text) if text.is_cached() && profile.has_own_instructions() => {
+            Instruction { op: Op::LoadChar, oparg: text.code_points().next()? }
+        }
         Object::Str(text) if text.is_interned() && text.is_ascii() => {
             Instruction { op: Op::LoadCommonName, oparg: common::name_operand(text.raw().0)? }
         }
@@ -132,14 +136,17 @@ pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId) -> Option<Instruction
 /// Decides on every value of a graph, in time near-linear in its edges.
 ///
 /// Users come before what they use, so that each value finds its users placed in the construction tree.
-pub fn share(graph: &Graph<'_, '_>) -> Shared {
+pub fn share(graph: &Graph<'_, '_>, profile: Profile) -> Shared {
     let mut decisions = vec![Decision::Table; graph.len()];
     let mut sharing = Sharer {
         graph,
+        profile,
         tree: Tree::new(graph),
         users: Users::new(graph),
         outside: vec![false; graph.len()],
         again: vec![false; graph.len()],
+        section_of: vec![None; graph.len()],
+        is_in_two_sections: vec![false; graph.len()],
     };
     for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
         sharing.outside[id.index()] = true;
@@ -165,16 +172,22 @@ struct Sharer<'g> {
     outside: Vec<bool>,
     /// By node: whether it is part of something that is rebuilt, so that one use is several.
     again: Vec<bool>,
+    profile: Profile,
+    /// By node: the section in which it stands as a table.
+    section_of: Vec<Option<Section>>,
+    /// By node: whether it is a table of two kinds. Tables are numbered section by section, so it takes a slot.
+    is_in_two_sections: Vec<bool>,
 }
 
 impl Sharer<'_> {
     fn decide(&mut self, id: NodeId) -> Decision {
         let graph = self.graph;
-        if graph.uses(id) == 0 {
+        if graph.uses(id) == 0 && !self.is_in_two_sections[id.index()] {
             return Decision::Table;
         }
-        if let Some(instruction) = immediate(graph, id) {
-            return Decision::Load(instruction);
+        if let Some(instruction) = immediate(graph, id, self.profile) {
+            let is_hoisted = graph.uses(id) >= self.profile.hoists_loads_from() && graph.sharing != Sharing::None;
+            return if is_hoisted { Decision::Hoist } else { Decision::Load(instruction) };
         }
         let is_table = graph.table_uses(id) > 0;
         if graph.sharing == Sharing::None {
@@ -196,7 +209,7 @@ impl Sharer<'_> {
         let can_rebuild =
             !is_table && !graph.object(id).is_compound() && graph.heap.is_process_wide(graph.object_id(id));
         if can_rebuild {
-            let costs = Costs::new(graph, id);
+            let costs = Costs::new(graph, id, self.profile);
             if costs.rebuild() < if keeper.is_some() { costs.keep() } else { costs.hoist() } {
                 return Decision::Rebuild;
             }
@@ -206,8 +219,18 @@ impl Sharer<'_> {
         Decision::Keep
     }
 
-    /// Tells each operand of a value who needs it.
+    /// Tells each operand of a value who needs it, and each table where.
     fn use_operands(&mut self, id: NodeId) {
+        let tables = self.graph.tables(id);
+        if !tables.is_empty() {
+            let fields = &self.graph.heap.python().layout().tables;
+            for (table, field) in tables.iter().zip(fields) {
+                let section = Section::of_table(*field);
+                let first = self.section_of[table.index()].get_or_insert(section);
+                let is_shared = self.graph.sharing != Sharing::None && !is_short(self.graph.object(*table));
+                self.is_in_two_sections[table.index()] |= *first != section && is_shared;
+            }
+        }
         for (place, &operand) in (0..).zip(self.graph.operands(id)) {
             if self.graph.uses(operand) > 1 {
                 self.users.push(operand, (id, place));
@@ -217,6 +240,11 @@ impl Sharer<'_> {
             }
         }
     }
+}
+
+/// Whether it is process-wide bytes, which are not shared as tables.
+fn is_short(object: &Object<'_>) -> bool {
+    matches!(object, Object::Bytes(bytes) if bytes.len() <= 1)
 }
 
 /// By value with several uses: who uses it as an operand, and as which.

@@ -23,6 +23,7 @@ use crate::graph::lower_heap;
 use crate::heap::{Heap, ObjectId};
 use crate::isa::{Instruction, Op, Oparg, Section};
 use crate::key::Sharing;
+use crate::profile::Profile;
 use crate::share::immediate;
 use crate::verify::verify;
 use crate::vm;
@@ -203,6 +204,10 @@ fn is_reference(oparg: Oparg) -> bool {
         Oparg::Unused
         | Oparg::High
         | Oparg::Int
+        | Oparg::Char
+        | Oparg::Strings
+        | Oparg::References
+        | Oparg::Mask
         | Oparg::CommonConst
         | Oparg::CommonName
         | Oparg::Length(_)
@@ -244,7 +249,7 @@ impl FileStats {
             let objects = self.objects.entry(name).or_default();
             objects.count += 1;
             objects.uses += n_places as usize;
-            if n_places > 1 && immediate(&graph, id).is_none() {
+            if n_places > 1 && immediate(&graph, id, Profile::Core).is_none() {
                 objects.shared += 1;
                 *self.shared_by_uses.entry(n_places).or_default() += 1;
             }

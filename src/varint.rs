@@ -12,6 +12,11 @@ pub(crate) fn write(out: &mut Vec<u8>, mut number: u32) {
     out.push(number as u8);
 }
 
+/// Bytes that a number takes.
+pub(crate) fn len(number: u32) -> usize {
+    (32 - (number | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// Reads a number from the front; `None` if it is cut short, too large, or not spelled in the fewest bytes.
 #[inline]
 pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<u32> {

@@ -9,12 +9,13 @@
 //! - What is put into a set, or is a key, has a hash.
 //! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
 
+use crate::caches;
 use crate::common;
 use crate::data::Data;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
-use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Pops, Section, Table};
+use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section, Table};
 use crate::python::{Field, FieldKind, Python};
 
 /// An image that [`verify`] accepted: the only kind that can be executed or listed.
@@ -26,6 +27,9 @@ pub struct Verified<'a> {
     n_objects: usize,
     /// Items of all containers.
     n_items: usize,
+    /// Bytecode whose caches were left out, whole; and where each piece of it ends.
+    restored: Vec<u8>,
+    restored_ends: Vec<usize>,
     starts: bool,
 }
 
@@ -43,6 +47,12 @@ impl<'a> Verified<'a> {
     /// Whether it ends in START_CODE.
     pub fn starts_code(&self) -> bool {
         self.starts
+    }
+
+    /// The bytecode of each code object whose caches were left out, whole, in order.
+    pub(crate) fn restored(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = [0].into_iter().chain(self.restored_ends.iter().copied());
+        starts.zip(&self.restored_ends).map(|(start, end)| &self.restored[start..*end])
     }
 
     pub(crate) fn n_objects(&self) -> usize {
@@ -126,7 +136,10 @@ pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
         // What the header states is believed only as far as the instructions can reach.
         stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
         reached: 0,
-        table_lens: Vec::new(),
+        operands: Vec::new(),
+        table_lens: Default::default(),
+        restored: Vec::new(),
+        restored_ends: Vec::new(),
         n_objects: 0,
         n_items: 0,
     };
@@ -137,7 +150,8 @@ pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
     if reached != image.max_stack {
         return Err(ErrorKind::WrongStack { stated: image.max_stack, reached }.into());
     }
-    Ok(Verified { python, n_objects, n_items, starts, image })
+    let (restored, restored_ends) = (verifier.restored, verifier.restored_ends);
+    Ok(Verified { python, n_objects, n_items, restored, restored_ends, starts, image })
 }
 
 struct Verifier<'v> {
@@ -148,8 +162,14 @@ struct Verifier<'v> {
     at: usize,
     stack: Vec<Value>,
     reached: usize,
-    /// Lengths of the inline tables, by number.
-    table_lens: Vec<u32>,
+    /// Where the operands of the instruction come from.
+    operands: Vec<Option<u32>>,
+    /// By section of tables: lengths of the inline tables, by number.
+    table_lens: [Vec<u32>; Section::ALL.len()],
+    /// Bytecode whose caches were left out, whole.
+    restored: Vec<u8>,
+    /// Where each piece of it ends.
+    restored_ends: Vec<usize>,
     n_objects: usize,
     n_items: usize,
 }
@@ -177,18 +197,15 @@ impl Verifier<'_> {
     fn step(&mut self, instruction: Instruction) -> Result<()> {
         let Instruction { op, oparg } = instruction;
         self.check_operand(instruction)?;
-        let needed = match op.info().pops {
-            Pops::Fixed(n) => u64::from(n),
-            Pops::PerOparg(n) => u64::from(n) * u64::from(oparg),
-            Pops::Code => self.python.layout().operands.len() as u64,
-        };
+        self.data.operands(instruction, self.python, &mut self.operands)?;
+        let needed = instruction.pops(&self.operands);
         if needed > self.stack.len() as u64 {
             return Err(self.underflow(instruction, needed));
         }
         let base = self.stack.len() - needed as usize;
         let value = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
-            Op::LoadInt | Op::LoadCommonConst | Op::LoadCommonName => load(instruction),
+            Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => load(instruction),
             Op::LoadFast => self.copy(instruction, oparg as usize)?,
             Op::Copy => {
                 let slot = self.reach(instruction, self.stack.len())?;
@@ -206,7 +223,9 @@ impl Verifier<'_> {
                 Value::new(Kind::Float)
             }
             Op::MakeLong => self.long(instruction)?,
-            Op::BuildTuple => self.tuple(base),
+            Op::MakeStrings => return self.strings(instruction),
+            Op::BuildTuple => tuple(&self.stack[base..]),
+            Op::BuildTupleFrom => tuple(&self.gather(instruction, base)?),
             Op::BuildList => Value::new(Kind::List),
             Op::BuildSet => {
                 self.check_hashable(&self.stack[base..], 1, "a set item")?;
@@ -237,7 +256,10 @@ impl Verifier<'_> {
                 return Ok(());
             }
             Op::CallIntrinsic1 | Op::CallIntrinsic2 => self.intrinsic(instruction, base)?,
-            Op::MakeCode => self.code(base)?,
+            Op::MakeCode => {
+                let operands = self.gather(instruction, base)?;
+                self.code(&operands)?
+            }
             Op::ReturnValue => return Ok(()),
             Op::StartCode => {
                 if self.stack[base].kind != Kind::Code {
@@ -247,7 +269,7 @@ impl Verifier<'_> {
             }
         };
         self.n_objects += usize::from(!matches!(op, Op::LoadFast | Op::Copy));
-        self.n_items += needed as usize;
+        self.n_items += (needed as usize).max(self.operands.len());
         self.stack.truncate(base);
         self.stack.push(value);
         Ok(())
@@ -260,12 +282,16 @@ impl Verifier<'_> {
         let fits = match op.info().oparg {
             Oparg::Unused => oparg == 0,
             Oparg::High => unreachable!("decoding folds it"),
-            Oparg::Int => within(256),
+            Oparg::Int | Oparg::Char => within(256),
+            Oparg::Mask => within(1 << self.python.layout().operands.len()),
+            Oparg::Strings => (1..=MAX_OPARG).contains(&oparg),
             Oparg::CommonConst => within(common::CONSTS.len()),
             Oparg::CommonName => within(common::NAMES.len()),
             Oparg::Intrinsic => Intrinsic::ALL.get(oparg as usize).is_some_and(|intrinsic| intrinsic.op() == op),
             Oparg::Count if op == Op::BuildSlice => oparg == 3,
-            Oparg::Slot | Oparg::Depth | Oparg::Length(_) | Oparg::Count | Oparg::Pairs => oparg <= MAX_OPARG,
+            Oparg::Slot | Oparg::Depth | Oparg::Length(_) | Oparg::Count | Oparg::Pairs | Oparg::References => {
+                oparg <= MAX_OPARG
+            }
         };
         if !fits {
             return Err(self.wrong(instruction, "the operand is out of range"));
@@ -318,11 +344,32 @@ impl Verifier<'_> {
         if shortest { Ok(Value::new(Kind::Other)) } else { Err(self.wrong(instruction, "fewer bytes hold the int")) }
     }
 
-    fn tuple(&self, base: usize) -> Value {
-        let items = &self.stack[base..];
-        let kind = if items.iter().all(|value| value.kind == Kind::Str) { Kind::NameTuple } else { Kind::Tuple };
-        let len = u32::try_from(items.len()).expect("operands are 32 bits");
-        Value { kind, hashable: items.iter().all(|value| value.has_hash()), len }
+    /// MAKE_STRINGS.
+    fn strings(&mut self, instruction: Instruction) -> Result<()> {
+        for _ in 0..instruction.oparg {
+            let len = self.data.count()?;
+            if !self.data.take(Section::Names, len)?.is_ascii() {
+                return Err(self.wrong(instruction, "the text is not ASCII"));
+            }
+            self.stack.push(Value::new(Kind::Str));
+        }
+        self.n_objects += instruction.oparg as usize;
+        Ok(())
+    }
+
+    /// The operands of an instruction that takes some from the stack, where they begin at `base`, and copies others.
+    fn gather(&mut self, instruction: Instruction, base: usize) -> Result<Vec<Value>> {
+        let mut taken = self.stack[base..].to_vec().into_iter();
+        let operands = std::mem::take(&mut self.operands);
+        let mut values = Vec::with_capacity(operands.len());
+        for operand in &operands {
+            values.push(match operand {
+                Some(slot) => self.copy(instruction, *slot as usize)?,
+                None => taken.next().expect("they were counted"),
+            });
+        }
+        self.operands = operands;
+        Ok(values)
     }
 
     fn check_hashable(&self, values: &[Value], step: usize, role: &'static str) -> Result<()> {
@@ -354,14 +401,14 @@ impl Verifier<'_> {
         if fits { Ok(value) } else { Err(self.wrong(instruction, "an operand has another type")) }
     }
 
-    fn code(&mut self, base: usize) -> Result<Value> {
+    fn code(&mut self, operands: &[Value]) -> Result<Value> {
         let (python, layout) = (self.python, self.python.layout());
         let wrong_type = |field: Field, expected, found, at| {
             let kind = ErrorKind::WrongFieldType { field: field.name(), expected, found };
             Error::at(kind, at).inside("the instructions")
         };
         let mut lens = [0; Field::COUNT];
-        for (&field, value) in layout.operands.iter().zip(&self.stack[base..]) {
+        for (&field, value) in layout.operands.iter().zip(operands) {
             let expected = match field.kind() {
                 FieldKind::Str if value.kind == Kind::Str => continue,
                 FieldKind::Str => "a str",
@@ -387,21 +434,36 @@ impl Verifier<'_> {
         }
         let operand = |field| layout.operands.iter().position(|operand| *operand == field);
         let consts = operand(Field::Consts).expect("every version has constants");
-        Ok(Value { hashable: self.stack[base + consts].hashable, ..Value::new(Kind::Code) })
+        Ok(Value { hashable: operands[consts].hashable, ..Value::new(Kind::Code) })
     }
 
     /// The length of a table.
     fn table(&mut self, field: Field) -> Result<u32> {
         let bad = |verifier: &Self, number, why| verifier.wrong(Instruction { op: Op::MakeCode, oparg: number }, why);
-        match self.data.table()? {
+        let section = Section::of_table(field);
+        match self.data.table(field, self.python)? {
             Table::Inline(len) => {
-                self.data.take(Section::of_table(field), len)?;
-                self.table_lens.push(len);
+                self.data.take(section, len)?;
+                if len > 1 {
+                    self.table_lens[section as usize].push(len);
+                }
+                self.n_objects += 1;
+                Ok(len)
+            }
+            Table::Stripped(len) => {
+                let bytes = self.data.take(section, len)?;
+                let start = self.restored.len();
+                caches::restore(self.python, bytes, &mut self.restored);
+                self.restored_ends.push(self.restored.len());
+                let len = u32::try_from(self.restored.len() - start).map_err(|_| ErrorKind::TooLarge)?;
+                if len > 1 {
+                    self.table_lens[section as usize].push(len);
+                }
                 self.n_objects += 1;
                 Ok(len)
             }
             Table::Earlier(number) => {
-                let len = self.table_lens.get(number as usize).copied();
+                let len = self.table_lens[section as usize].get(number as usize).copied();
                 len.ok_or_else(|| bad(self, number, "no earlier table has this number"))
             }
             Table::Slot(slot) => match self.stack.get(slot as usize) {
@@ -425,10 +487,16 @@ impl Verifier<'_> {
     }
 }
 
+fn tuple(items: &[Value]) -> Value {
+    let kind = if items.iter().all(|value| value.kind == Kind::Str) { Kind::NameTuple } else { Kind::Tuple };
+    let len = u32::try_from(items.len()).expect("operands are 32 bits");
+    Value { kind, hashable: items.iter().all(|value| value.has_hash()), len }
+}
+
 fn load(instruction: Instruction) -> Value {
     use common::CommonConst;
     match instruction.op {
-        Op::LoadCommonName => Value::new(Kind::Str),
+        Op::LoadCommonName | Op::LoadChar => Value::new(Kind::Str),
         Op::LoadCommonConst => match common::CONSTS[instruction.oparg as usize].0 {
             CommonConst::EmptyStr => Value::new(Kind::Str),
             CommonConst::EmptyTuple => Value::new(Kind::NameTuple),

@@ -24,9 +24,12 @@ pub fn run<'v>(verified: &'v Verified<'_>) -> (Heap<'v>, ObjectId) {
         heap,
         data: Data::new(image),
         stack: Vec::with_capacity(image.max_stack as usize),
-        tables: Vec::new(),
+        restored: verified.restored(),
+        operands: Vec::new(),
+        tables: Default::default(),
         growing: IndexMap::default(),
         ints: [None; 256],
+        chars: [None; 256],
         names: [None; common::NAMES.len()],
         consts: [None; common::CONSTS.len()],
         bytes: [None; 256],
@@ -45,28 +48,49 @@ pub fn run<'v>(verified: &'v Verified<'_>) -> (Heap<'v>, ObjectId) {
 
 const VERIFIED: &str = "the image is verified";
 
-struct Machine<'v> {
+/// Every one-byte text.
+static CHARS: [u8; 256] = {
+    let mut chars = [0; 256];
+    let mut at = 0;
+    while at < chars.len() {
+        chars[at] = at as u8;
+        at += 1;
+    }
+    chars
+};
+
+struct Machine<'v, R> {
     heap: Heap<'v>,
     data: Data<'v>,
     stack: Vec<ObjectId>,
-    /// The inline tables, by number.
-    tables: Vec<ObjectId>,
+    /// Bytecode whose caches were left out, whole.
+    restored: R,
+    /// Where the operands of the instruction come from.
+    operands: Vec<Option<u32>>,
+    /// By section of tables: the inline tables, by number.
+    tables: [Vec<ObjectId>; Section::ALL.len()],
     /// What the containers hold that were appended or added to.
     growing: IndexMap<ObjectId, Vec<ObjectId>, foldhash::fast::FixedState>,
     ints: [Option<ObjectId>; 256],
+    /// One-character str.
+    chars: [Option<ObjectId>; 256],
     names: [Option<ObjectId>; common::NAMES.len()],
     consts: [Option<ObjectId>; common::CONSTS.len()],
     /// One-byte bytes.
     bytes: [Option<ObjectId>; 256],
 }
 
-impl<'v> Machine<'v> {
+impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
     /// Executes an instruction. The root, if it was the last.
     fn step(&mut self, Instruction { op, oparg }: Instruction) -> Option<ObjectId> {
         let n = oparg as usize;
         let value = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
             Op::LoadInt => *self.ints[n].get_or_insert_with(|| self.heap.add(Object::Int(i64::from(oparg)))),
+            Op::LoadChar => *self.chars[n].get_or_insert_with(|| {
+                let text = &CHARS[n];
+                self.heap.add(Object::Str(Str::latin1(std::slice::from_ref(text), true)))
+            }),
             Op::LoadCommonConst => self.common_const(n),
             Op::LoadCommonName => *self.names[n].get_or_insert_with(|| {
                 self.heap.add(Object::Str(Str::utf8(common::NAMES[n].as_bytes(), true).expect(VERIFIED)))
@@ -87,8 +111,20 @@ impl<'v> Machine<'v> {
                 let bytes = self.data.take(Section::Numbers, oparg).expect(VERIFIED);
                 self.heap.add_int(BigInt::from_signed_bytes_le(bytes))
             }
-            Op::BuildTuple if oparg == 0 => fixed::EMPTY_TUPLE,
+            Op::MakeStrings => {
+                for _ in 0..oparg {
+                    let len = self.data.count().expect(VERIFIED);
+                    let text = self.text(Section::Names, len);
+                    self.stack.push(text);
+                }
+                return None;
+            }
+            Op::BuildTuple | Op::BuildTupleFrom if oparg == 0 => fixed::EMPTY_TUPLE,
             Op::BuildTuple => self.build(Object::Tuple, n),
+            Op::BuildTupleFrom => {
+                self.gather(Instruction { op, oparg });
+                self.build(Object::Tuple, n)
+            }
             Op::BuildList => self.build(Object::List, n),
             Op::BuildSet => self.build(Object::Set, n),
             Op::BuildMap => self.build(Object::Dict, 2 * n),
@@ -96,7 +132,10 @@ impl<'v> Machine<'v> {
             Op::ListAppend => return self.grow(oparg, 1),
             Op::MapAdd => return self.grow(oparg, 2),
             Op::CallIntrinsic1 | Op::CallIntrinsic2 => self.intrinsic(Intrinsic::ALL[n]),
-            Op::MakeCode => self.code(),
+            Op::MakeCode => {
+                self.gather(Instruction { op, oparg });
+                self.code()
+            }
             Op::ReturnValue | Op::StartCode => return self.stack.pop(),
         };
         self.stack.push(value);
@@ -134,6 +173,25 @@ impl<'v> Machine<'v> {
             _ => return self.heap.add(Object::Bytes(bytes)),
         };
         *cached.get_or_insert_with(|| self.heap.add(Object::Bytes(bytes)))
+    }
+
+    /// Puts the operands that an instruction copies between those that it takes from the stack.
+    fn gather(&mut self, instruction: Instruction) {
+        self.data.operands(instruction, self.heap.python(), &mut self.operands).expect(VERIFIED);
+        let n_taken = self.operands.iter().filter(|operand| operand.is_none()).count();
+        if n_taken == self.operands.len() {
+            return;
+        }
+        let base = self.stack.len() - n_taken;
+        let mut taken = base;
+        let top = self.stack.len();
+        for operand in &self.operands {
+            let at = operand.map_or(taken, |slot| slot as usize);
+            taken += usize::from(operand.is_none());
+            let value = self.stack[at];
+            self.stack.push(value);
+        }
+        self.stack.drain(base..top);
     }
 
     /// Makes a container of the topmost values.
@@ -189,16 +247,27 @@ impl<'v> Machine<'v> {
             code.set_number(*field, self.data.count().expect(VERIFIED).cast_signed());
         }
         for &field in &layout.tables {
-            let table = match self.data.table().expect(VERIFIED) {
-                Table::Inline(len) => {
-                    let bytes = self.data.take(Section::of_table(field), len).expect(VERIFIED);
-                    let table = self.bytes(bytes);
-                    self.tables.push(table);
-                    table
+            let section = Section::of_table(field);
+            let bytes = match self.data.table(field, self.heap.python()).expect(VERIFIED) {
+                Table::Inline(len) => Ok(self.data.take(section, len).expect(VERIFIED)),
+                Table::Stripped(len) => {
+                    self.data.take(section, len).expect(VERIFIED);
+                    Ok(self.restored.next().expect(VERIFIED))
                 }
-                Table::Earlier(number) => self.tables[number as usize],
-                Table::Slot(slot) => self.stack[slot as usize],
+                Table::Earlier(number) => Err(self.tables[section as usize][number as usize]),
+                // The operands lie on top already.
+                Table::Slot(slot) => Err(self.stack[slot as usize]),
             };
+            let table = bytes.map_or_else(
+                |table| table,
+                |bytes| {
+                    let table = self.bytes(bytes);
+                    if bytes.len() > 1 {
+                        self.tables[section as usize].push(table);
+                    }
+                    table
+                },
+            );
             code.set_object(field, table);
         }
         let base = self.stack.len() - layout.operands.len();

@@ -131,6 +131,14 @@ struct CompileOptions {
     #[arg(long)]
     start_code: bool,
 
+    /// Leave the inline caches of bytecode out, as compact does; they come back exactly
+    #[arg(long, conflicts_with = "keep_caches")]
+    strip_caches: bool,
+
+    /// Keep the inline caches of bytecode, as core does
+    #[arg(long)]
+    keep_caches: bool,
+
     /// Leave out what turns the initializer back into the identical file
     #[arg(long)]
     no_source_flags: bool,
@@ -149,6 +157,11 @@ impl CompileOptions {
                 ProfileArg::Compact => Profile::Compact,
             },
             end: if self.start_code { End::Start } else { End::Return },
+            strip_caches: match (self.strip_caches, self.keep_caches) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
             source_flags: !self.no_source_flags,
         }
     }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rehydrate::{End, Options, Profile, Python, Sharing};
+use rehydrate::{End, Options, Python, Sharing};
 
 pub(crate) const SHARINGS: [Sharing; 3] = [Sharing::Structural, Sharing::Identity, Sharing::None];
 
@@ -67,5 +67,5 @@ pub(crate) fn text_of(path: &str) -> String {
 }
 
 pub(crate) fn options(sharing: Sharing, source_flags: bool, end: End) -> Options {
-    Options { sharing, profile: Profile::default(), end, source_flags }
+    Options { sharing, end, source_flags, ..Options::default() }
 }
