@@ -359,13 +359,16 @@ impl Verifier<'_> {
 
     /// The operands of an instruction that takes some from the stack, where they begin at `base`, and copies others.
     fn gather(&mut self, instruction: Instruction, base: usize) -> Result<Vec<Value>> {
-        let mut taken = self.stack[base..].to_vec().into_iter();
         let operands = std::mem::take(&mut self.operands);
         let mut values = Vec::with_capacity(operands.len());
+        let mut taken = base;
         for operand in &operands {
             values.push(match operand {
                 Some(slot) => self.copy(instruction, *slot as usize)?,
-                None => taken.next().expect("they were counted"),
+                None => {
+                    taken += 1;
+                    self.stack[taken - 1]
+                }
             });
         }
         self.operands = operands;
