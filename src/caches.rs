@@ -12,24 +12,23 @@ use crate::python::Python;
 /// Entries by opcode.
 type Entries = [u8; 256];
 
-/// By minor version. `python3 tools/inline_caches.py PYTHON...` makes the data again.
-static ENTRIES: LazyLock<Vec<Entries>> = LazyLock::new(|| {
-    let mut all = vec![[0; 256]; usize::from(Python::LATEST.minor()) + 1];
+/// By minor version; `None` where it has none at all. `python3 tools/inline_caches.py PYTHON...` makes the data again.
+static ENTRIES: LazyLock<Vec<Option<Entries>>> = LazyLock::new(|| {
+    let mut all = vec![None; usize::from(Python::LATEST.minor()) + 1];
     for row in include_str!("../data/inline_caches.tsv").lines().skip(1) {
         let mut cells = row.split('\t');
         let mut cell = || cells.next().expect("a row has four cells");
         let python: Python = cell().parse().expect("the data names a known version");
         let opcode: usize = cell().parse().expect("an opcode is a number");
         let _name = cell();
-        all[usize::from(python.minor())][opcode] = cell().parse().expect("entries are a number");
+        all[usize::from(python.minor())].get_or_insert([0; 256])[opcode] =
+            cell().parse().expect("entries are a number");
     }
     all
 });
 
-/// The entries of a version; `None` where it has none at all.
 fn entries(python: Python) -> Option<&'static Entries> {
-    let entries = &ENTRIES[usize::from(python.minor())];
-    entries.iter().any(|n| *n > 0).then_some(entries)
+    ENTRIES[usize::from(python.minor())].as_ref()
 }
 
 /// Whether bytecode of this version has inline caches.

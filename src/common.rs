@@ -89,10 +89,36 @@ impl CommonConst {
 pub(crate) fn name_operand(name: &[u8]) -> Option<u32> {
     use std::collections::HashMap;
     use std::sync::LazyLock;
+    if !MAY_BE_NAME[place(name)] {
+        return None;
+    }
     static OPERANDS: LazyLock<HashMap<&'static [u8], u32, foldhash::fast::FixedState>> =
         LazyLock::new(|| (0..).zip(NAMES).map(|(operand, name)| (name.as_bytes(), operand)).collect());
     OPERANDS.get(name).copied()
 }
+
+/// A cheap place of a name, from its length and three of its bytes; most others have other places.
+const fn place(name: &[u8]) -> usize {
+    if name.is_empty() {
+        return 0;
+    }
+    let (first, middle, last) = (name[0], name[name.len() / 2], name[name.len() - 1]);
+    let mixed = name.len() * 31 + first as usize * 7 + middle as usize * 61 + last as usize * 401;
+    mixed % N_PLACES
+}
+
+const N_PLACES: usize = 4096;
+
+/// The places of the names.
+static MAY_BE_NAME: [bool; N_PLACES] = {
+    let mut places = [false; N_PLACES];
+    let mut at = 0;
+    while at < NAMES.len() {
+        places[place(NAMES[at].as_bytes())] = true;
+        at += 1;
+    }
+    places
+};
 
 #[cfg(test)]
 mod tests {

@@ -58,7 +58,8 @@ pub fn emit(
         shared,
         schedule,
         instructions: Vec::with_capacity(4 * graph.len()),
-        sections: Default::default(),
+        // Names and strings take some eight bytes a node, as measured; large ones grow.
+        sections: std::array::from_fn(|_| Vec::with_capacity((8 * graph.len()).min(1 << 14))),
         place_of: vec![NONE; graph.len()],
         height: 0,
         max_height: 0,
@@ -92,9 +93,17 @@ pub fn emit(
 struct Frame<'g> {
     id: NodeId,
     operands: std::slice::Iter<'g, NodeId>,
-    /// Where its run of [`Emitter::references`] begins, and which of them is the next operand's; `None` if all operands
-    /// come from the stack.
-    references: Option<(usize, usize)>,
+    /// Operands that it copies itself; `None` if it takes all of them from the stack.
+    references: Option<References>,
+}
+
+/// Where a value's run of [`Emitter::references`] is.
+#[derive(Clone, Copy)]
+struct References {
+    start: usize,
+    /// The next operand's.
+    next: usize,
+    n_copied: u32,
 }
 
 struct Emitter<'g> {
@@ -136,7 +145,14 @@ impl Emitter<'_> {
                 self.pushed();
                 self.made(id);
             } else {
-                self.value(id)?;
+                match immediate(self.graph, id, self.dialect.profile) {
+                    Some(instruction) => {
+                        self.op(instruction.op, instruction.oparg);
+                        self.pushed();
+                        self.made(id);
+                    }
+                    None => self.value(id)?,
+                }
             }
             at += 1;
         }
@@ -186,7 +202,7 @@ impl Emitter<'_> {
         while let Some(frame) = self.frames.last_mut() {
             match frame.operands.next() {
                 Some(&operand) => {
-                    if let Some((_, next)) = &mut frame.references {
+                    if let Some(References { next, .. }) = &mut frame.references {
                         *next += 1;
                         if self.references[*next - 1] != NONE {
                             continue;
@@ -197,7 +213,7 @@ impl Emitter<'_> {
                 None => {
                     let Frame { id, references, .. } = *frame;
                     self.frames.pop();
-                    self.finish(id, references.map(|(start, _)| start));
+                    self.finish(id, references);
                     self.made(id);
                     self.check_budget()?;
                 }
@@ -214,10 +230,6 @@ impl Emitter<'_> {
         } else if let Decision::Load(instruction) = self.shared.decision(id) {
             self.op(instruction.op, instruction.oparg);
             self.pushed();
-        } else if let Some(instruction) = immediate(self.graph, id, self.dialect.profile) {
-            self.op(instruction.op, instruction.oparg);
-            self.pushed();
-            self.made(id);
         } else if self.graph.object(id).is_compound() {
             let references = self.reference_operands(id);
             self.frames.push(Frame { id, operands: self.graph.operands(id).iter(), references });
@@ -228,7 +240,7 @@ impl Emitter<'_> {
     }
 
     /// Notes which operands of a value are copied by the instruction that makes it, if that is shorter.
-    fn reference_operands(&mut self, id: NodeId) -> Option<(usize, usize)> {
+    fn reference_operands(&mut self, id: NodeId) -> Option<References> {
         let is_code = match self.graph.object(id) {
             Object::Code(_) => true,
             Object::Tuple(_) => false,
@@ -238,20 +250,21 @@ impl Emitter<'_> {
             return None;
         }
         let start = self.references.len();
-        let (mut as_operands, mut as_references) = (0, 0);
-        for operand in self.graph.operands(id) {
-            let place = self.place_of[operand.index()];
-            self.references.push(place);
-            if place == NONE {
-                // MAKE_CODE tells by its oparg.
-                as_references += usize::from(!is_code);
-            } else {
-                as_operands += Instruction::len(place).min(Instruction::len(self.height - place));
-                as_references += varint::len(place + u32::from(!is_code));
-            }
+        let operands = self.graph.operands(id);
+        self.references.extend(operands.iter().map(|operand| self.place_of[operand.index()]));
+        let (mut as_operands, mut as_references, mut n_copied) = (0, 0, 0);
+        for &place in self.references[start..].iter().filter(|place| **place != NONE) {
+            let is_near = place < 0x100 || self.height - place < 0x100;
+            as_operands += if is_near { 2 } else { 4 };
+            as_references += varint::len(place + u32::from(!is_code));
+            n_copied += 1;
+        }
+        if !is_code {
+            // MAKE_CODE tells by its oparg which ones it copies.
+            as_references += operands.len() - n_copied as usize;
         }
         if as_references < as_operands {
-            return Some((start, start));
+            return Some(References { start, next: start, n_copied });
         }
         self.references.truncate(start);
         None
@@ -356,19 +369,17 @@ impl Emitter<'_> {
         self.op(intrinsic.op(), intrinsic.operand());
     }
 
-    /// Makes a value; `references` is where its operands begin that are copied by the instruction.
-    fn finish(&mut self, id: NodeId, references: Option<usize>) {
+    /// Makes a value, of the operands that are on the stack and of those that it copies itself.
+    fn finish(&mut self, id: NodeId, references: Option<References>) {
         let n_operands = u32::try_from(self.graph.operands(id).len()).expect("inputs are below 2 GiB");
-        let n_copied = match references {
-            Some(start) => self.references[start..].iter().filter(|place| **place != NONE).count() as u32,
-            None => 0,
-        };
         match self.graph.object(id) {
-            Object::Tuple(_) if let Some(start) = references => {
-                for place in self.references.drain(start..) {
+            Object::Tuple(_) if let Some(References { start, .. }) = references => {
+                let section = &mut self.sections[Section::References as usize];
+                for place in &self.references[start..] {
                     // The number of nothing is 0.
-                    varint::write(&mut self.sections[Section::References as usize], place.wrapping_add(1));
+                    varint::write(section, place.wrapping_add(1));
                 }
+                self.references.truncate(start);
                 self.op(Op::BuildTupleFrom, n_operands);
             }
             Object::Tuple(_) => self.op(Op::BuildTuple, n_operands),
@@ -387,12 +398,12 @@ impl Emitter<'_> {
             Object::Code(_) => self.code(id, references),
             other => unreachable!("{} has no operands", other.type_name()),
         }
-        self.height -= n_operands - n_copied;
+        self.height -= n_operands - references.map_or(0, |references| references.n_copied);
         self.pushed();
     }
 
     /// MAKE_CODE, its numbers, and its tables: see [`Table`].
-    fn code(&mut self, id: NodeId, references: Option<usize>) {
+    fn code(&mut self, id: NodeId, references: Option<References>) {
         let (heap, layout) = (self.graph.heap, self.graph.heap.python().layout());
         let Object::Code(code) = self.graph.object(id) else { unreachable!("a code object") };
         let code = heap.code(*code);
@@ -407,7 +418,7 @@ impl Emitter<'_> {
             place.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
         let mut mask = 0;
-        if let Some(start) = references {
+        if let Some(References { start, .. }) = references {
             for (at, place) in self.references.drain(start..).enumerate().filter(|(_, place)| *place != NONE) {
                 mask |= 1 << at;
                 varint::write(&mut self.sections[Section::References as usize], place);

@@ -169,14 +169,14 @@ fn merge<'h, 'a>(
         root: NodeId(0),
         deferred: Vec::new(),
         nodes: Vec::with_capacity(order.len()),
-        edges: Vec::with_capacity(2 * order.len()),
+        edges: Vec::with_capacity(5 * order.len() / 2),
         node_of: vec![NONE; heap.len()],
     };
     let mut keys = Keys::new(heap, sharing, order.len());
     let mut hashable = Vec::new();
     for &object in order {
-        let is_deferred = deferred.binary_search(&object).is_ok();
-        if !is_deferred {
+        let is_deferred = !deferred.is_empty() && deferred.binary_search(&object).is_ok();
+        if heap[object].has_keys() && !is_deferred {
             check_keys(heap, object, &mut hashable)?;
         }
         graph.add(object, is_deferred, &mut keys);
@@ -230,7 +230,8 @@ impl<'a> Graph<'_, 'a> {
                 self.edges.extend(layout.operands.iter().map(|field| node_of(code.object(*field))));
                 self.edges.extend(layout.tables.iter().map(|field| node_of(code.object(*field))));
             }
-            _ => self.edges.extend(self.heap.children(object).map(node_of)),
+            leaf if !leaf.is_compound() => {}
+            _ => self.edges.extend(self.heap.held(object).iter().map(|id| node_of(*id))),
         }
         let next = u32::try_from(self.nodes.len()).expect("no more than objects");
         let held_by = |number: u32| {

@@ -65,7 +65,9 @@ impl<'h, 'a> Keys<'h, 'a> {
         }
         let mut hasher = self.firsts.hasher().build_hasher();
         hash(heap, id, &mut hasher);
-        held.hash(&mut hasher);
+        if !held.is_empty() {
+            held.hash(&mut hasher);
+        }
         let hash = hasher.finish();
         let same = |first: &First| is_same(heap, first.object, id) && held_by(first.number) == held;
         match self.firsts.raw_entry_mut_v1().from_hash(hash, same) {
@@ -93,7 +95,6 @@ fn has_key(heap: &Heap<'_>, id: ObjectId, sharing: Sharing) -> bool {
 /// Hashes the type and the bits, without what is held.
 fn hash(heap: &Heap<'_>, id: ObjectId, hasher: &mut impl Hasher) {
     let object = &heap[id];
-    std::mem::discriminant(object).hash(hasher);
     match *object {
         Object::Int(value) => value.hash(hasher),
         Object::Long(long) => heap.long(long).hash(hasher),
@@ -104,7 +105,7 @@ fn hash(heap: &Heap<'_>, id: ObjectId, hasher: &mut impl Hasher) {
             (bytes, Encoding::Ascii | Encoding::Utf8) => hasher.write(bytes),
             (_, Encoding::Latin1) => hasher.write(text.to_utf8(&mut Vec::new())),
         },
-        _ => {}
+        _ => std::mem::discriminant(object).hash(hasher),
     }
 }
 

@@ -21,6 +21,11 @@ impl Profile {
         self == Self::Compact
     }
 
+    /// Whether a value may wait where it is first used. With names made in batches that is no shorter than a slot.
+    pub(crate) fn keeps_values(self) -> bool {
+        !self.has_own_instructions()
+    }
+
     /// Bytes that it takes, most of the time, to refer to a value on the stack.
     pub(crate) fn copy_cost(self) -> u64 {
         if self.has_own_instructions() { 1 } else { 2 }

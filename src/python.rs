@@ -247,6 +247,11 @@ macro_rules! fields {
                 match self { $(Field::$field => FieldKind::$kind,)* }
             }
 
+            /// Whether it holds a number.
+            pub(crate) fn is_number(self) -> bool {
+                self.kind() == FieldKind::Number
+            }
+
             /// The attribute's name.
             pub fn name(self) -> &'static str {
                 match self { $(Field::$field => $name,)* }

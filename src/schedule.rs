@@ -5,11 +5,6 @@
 //!   stand first.
 //! - Every hoisted value has exactly one slot, and nothing else has one.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use ordered_float::OrderedFloat;
-
 use crate::graph::{Graph, NodeId};
 use crate::heap::Object;
 use crate::key::Sharing;
@@ -35,8 +30,8 @@ impl Schedule {
     }
 }
 
-/// How much of its heat a value passes to what it needs, so that a hot value pulls its parts along.
-const PULL: f64 = 0.25;
+/// What a value needs is as hot as this part of its own heat, at least: a hot value pulls its parts along.
+const PULL: u32 = 4;
 
 /// Orders the hoisted values.
 ///
@@ -47,7 +42,7 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
     for (id, _) in &graph.deferred {
         schedule.push(*id);
     }
-    let waiting = |id: NodeId| shared.decision(id) == Decision::Hoist && schedule.slot(id).is_none();
+    let waiting = |id: NodeId| matches!(shared.decision(id), Decision::Hoist) && schedule.slot(id).is_none();
     if graph.sharing == Sharing::None {
         // What is rebuilt has several places at which its parts are needed: ids are in topological order.
         let hoisted: Vec<NodeId> = graph.ids().filter(|id| waiting(*id)).collect();
@@ -55,8 +50,14 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
         return schedule;
     }
     let waiting: Vec<bool> = graph.ids().map(waiting).collect();
-    let dependencies = Dependencies::new(graph, shared, &waiting);
-    kahn(&dependencies, profile.n_near_slots(), &mut schedule);
+    let n_slots = schedule.slots.len() + waiting.iter().filter(|is_waiting| **is_waiting).count();
+    if n_slots <= profile.n_near_slots() {
+        // Every slot is near: any topological order will do, and ids are in one.
+        graph.ids().filter(|id| waiting[id.index()]).for_each(|id| schedule.push(id));
+    } else {
+        let dependencies = Dependencies::new(graph, shared, &waiting);
+        kahn(&dependencies, profile.n_near_slots(), &mut schedule);
+    }
     if profile.has_own_instructions() {
         let n_deferred = graph.deferred.len();
         schedule.batch(graph, n_deferred..profile.n_near_slots());
@@ -75,8 +76,9 @@ impl Schedule {
     fn batch(&mut self, graph: &Graph<'_, '_>, slots: std::ops::Range<usize>) {
         let n_slots = self.slots.len();
         let Some(range) = self.slots.get_mut(slots.start.min(n_slots)..slots.end.min(n_slots)) else { return };
-        range.sort_by_key(|id| !is_batched(graph.object(*id)));
-        for (at, id) in (slots.start..).zip(range) {
+        let (batched, others): (Vec<NodeId>, Vec<NodeId>) = range.iter().partition(|id| is_batched(graph.object(**id)));
+        for ((at, place), id) in (slots.start..).zip(range).zip(batched.into_iter().chain(others)) {
+            *place = id;
             self.slot_of[id.index()] = u32::try_from(at).expect("no more than nodes");
         }
     }
@@ -90,7 +92,7 @@ impl Schedule {
 /// Which hoisted value needs which: its own parts, and those of what is made in place for it.
 struct Dependencies {
     hoisted: Vec<NodeId>,
-    heat: Vec<f64>,
+    heat: Vec<u32>,
     /// How many needs of each are not met yet.
     n_needs: Vec<u32>,
     /// Where each one's run in `users` begins; one more at the end.
@@ -101,7 +103,7 @@ struct Dependencies {
 impl Dependencies {
     fn new(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool]) -> Self {
         let hoisted: Vec<NodeId> = graph.ids().filter(|id| waiting[id.index()]).collect();
-        let mut heat: Vec<f64> = hoisted.iter().map(|id| f64::from(graph.uses(*id))).collect();
+        let mut heat: Vec<u32> = hoisted.iter().map(|id| PULL * graph.uses(*id)).collect();
         // By node: the hoisted value that it is, or for which it is made; users have larger ids than what they use.
         let mut owner = vec![NONE; graph.len()];
         for (at, id) in (0..).zip(&hoisted) {
@@ -116,7 +118,7 @@ impl Dependencies {
             for used in graph.operands(user).iter().chain(graph.tables(user)) {
                 if waiting[used.index()] {
                     let used = owner[used.index()];
-                    heat[used as usize] = heat[used as usize].max(PULL * heat[of as usize]);
+                    heat[used as usize] = heat[used as usize].max(heat[of as usize] / PULL);
                     needs.push((used, of));
                 } else if matches!(shared.decision(*used), Decision::Once | Decision::Keep) {
                     owner[used.index()] = of;
@@ -153,19 +155,61 @@ impl Dependencies {
 
 fn kahn(dependencies: &Dependencies, n_near: usize, schedule: &mut Schedule) {
     let mut n_needs = dependencies.n_needs.clone();
-    // Of equally hot values the one that was met first comes first.
-    let heat = |at: u32| (OrderedFloat(dependencies.heat[at as usize]), Reverse(at));
-    let indexes = 0..u32::try_from(n_needs.len()).expect("no more than nodes");
-    let mut hottest: BinaryHeap<_> = indexes.filter(|at| n_needs[*at as usize] == 0).map(heat).collect();
-    while schedule.slots.len() < n_near
-        && let Some((_, Reverse(at))) = hottest.pop()
-    {
-        schedule.push(dependencies.hoisted[at as usize]);
-        hottest.extend(dependencies.freed(at, &mut n_needs).map(heat));
+    let heat = |at: u32| dependencies.heat[at as usize];
+    let mut ready = Ready::new(dependencies.hoisted.len());
+    // The last one put in comes out first: of equally hot values, the one that was met first.
+    for at in (0..dependencies.hoisted.len() as u32).rev().filter(|at| dependencies.n_needs[*at as usize] == 0) {
+        ready.push(at, heat(at));
     }
-    let mut coldest: BinaryHeap<_> = hottest.into_iter().map(Reverse).collect();
-    while let Some(Reverse((_, Reverse(at)))) = coldest.pop() {
+    while let Some(at) = if schedule.slots.len() < n_near { ready.pop_hottest() } else { ready.pop_coldest() } {
         schedule.push(dependencies.hoisted[at as usize]);
-        coldest.extend(dependencies.freed(at, &mut n_needs).map(heat).map(Reverse));
+        for user in dependencies.freed(at, &mut n_needs) {
+            ready.push(user, heat(user));
+        }
+    }
+}
+
+/// Values that can be made next, in buckets of equal heat.
+struct Ready {
+    /// By heat: the first value of the bucket.
+    first: [u32; N_HEATS],
+    /// By value: the next one in its bucket.
+    next: Vec<u32>,
+    /// No value is hotter.
+    hottest: usize,
+    /// No value is colder.
+    coldest: usize,
+}
+
+/// Heats that are told apart.
+const N_HEATS: usize = 1024;
+
+impl Ready {
+    fn new(n_values: usize) -> Self {
+        Self { first: [NONE; N_HEATS], next: vec![NONE; n_values], hottest: 0, coldest: N_HEATS - 1 }
+    }
+
+    fn push(&mut self, at: u32, heat: u32) {
+        let heat = (heat as usize).min(N_HEATS - 1);
+        self.next[at as usize] = self.first[heat];
+        self.first[heat] = at;
+        self.hottest = self.hottest.max(heat);
+        self.coldest = self.coldest.min(heat);
+    }
+
+    fn pop_hottest(&mut self) -> Option<u32> {
+        self.hottest = self.first[..=self.hottest].iter().rposition(|first| *first != NONE)?;
+        Some(self.pop(self.hottest))
+    }
+
+    fn pop_coldest(&mut self) -> Option<u32> {
+        self.coldest += self.first[self.coldest..].iter().position(|first| *first != NONE)?;
+        Some(self.pop(self.coldest))
+    }
+
+    fn pop(&mut self, heat: usize) -> u32 {
+        let at = self.first[heat];
+        self.first[heat] = self.next[at as usize];
+        at
     }
 }

@@ -141,8 +141,8 @@ pub fn share(graph: &Graph<'_, '_>, profile: Profile) -> Shared {
     let mut sharing = Sharer {
         graph,
         profile,
-        tree: Tree::new(graph),
-        users: Users::new(graph),
+        tree: if profile.keeps_values() { Tree::new(graph) } else { Tree { branches: Vec::new() } },
+        users: if profile.keeps_values() { Users::new(graph) } else { Users::default() },
         outside: vec![false; graph.len()],
         again: vec![false; graph.len()],
         section_of: vec![None; graph.len()],
@@ -204,7 +204,7 @@ impl Sharer<'_> {
         if graph.uses(id) == 1 && !is_table {
             return Decision::Once;
         }
-        let is_in_the_tree = !is_table && !self.outside[id.index()];
+        let is_in_the_tree = self.profile.keeps_values() && !is_table && !self.outside[id.index()];
         let keeper = if is_in_the_tree { self.tree.keeper(self.users.of(id)) } else { None };
         let can_rebuild =
             !is_table && !graph.object(id).is_compound() && graph.heap.is_process_wide(graph.object_id(id));
@@ -221,6 +221,9 @@ impl Sharer<'_> {
 
     /// Tells each operand of a value who needs it, and each table where.
     fn use_operands(&mut self, id: NodeId) {
+        if !self.graph.object(id).is_compound() {
+            return;
+        }
         let tables = self.graph.tables(id);
         if !tables.is_empty() {
             let fields = &self.graph.heap.python().layout().tables;
@@ -230,6 +233,9 @@ impl Sharer<'_> {
                 let is_shared = self.graph.sharing != Sharing::None && !is_short(self.graph.object(*table));
                 self.is_in_two_sections[table.index()] |= *first != section && is_shared;
             }
+        }
+        if !self.profile.keeps_values() {
+            return;
         }
         for (place, &operand) in (0..).zip(self.graph.operands(id)) {
             if self.graph.uses(operand) > 1 {
@@ -248,6 +254,7 @@ fn is_short(object: &Object<'_>) -> bool {
 }
 
 /// By value with several uses: who uses it as an operand, and as which.
+#[derive(Default)]
 struct Users {
     /// Where the run of each value ends so far.
     ends: Vec<u32>,

@@ -14,7 +14,13 @@ pub(crate) fn write(out: &mut Vec<u8>, mut number: u32) {
 
 /// Bytes that a number takes.
 pub(crate) fn len(number: u32) -> usize {
-    (32 - (number | 1).leading_zeros()).div_ceil(7) as usize
+    match number {
+        ..0x80 => 1,
+        ..0x4000 => 2,
+        ..0x20_0000 => 3,
+        ..0x1000_0000 => 4,
+        _ => 5,
+    }
 }
 
 /// Reads a number from the front; `None` if it is cut short, too large, or not spelled in the fewest bytes.
