@@ -172,6 +172,14 @@ impl FromStr for Python {
     }
 }
 
+/// How many of the variables of these kinds are local.
+///
+/// Source: CPython `Include/internal/pycore_code.h`, `CO_FAST_LOCAL`.
+pub(crate) fn n_locals(kinds: &[u8]) -> usize {
+    const CO_FAST_LOCAL: u8 = 0x20;
+    kinds.iter().filter(|kind| **kind & CO_FAST_LOCAL != 0).count()
+}
+
 /// Magic numbers of one Python that share a layout, or that are refused by name.
 struct Magics {
     minor: u8,

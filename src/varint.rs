@@ -15,10 +15,10 @@ pub(crate) fn write(out: &mut Vec<u8>, mut number: u32) {
 /// Bytes that a number takes.
 pub(crate) fn len(number: u32) -> usize {
     match number {
-        ..0x80 => 1,
-        ..0x4000 => 2,
-        ..0x20_0000 => 3,
-        ..0x1000_0000 => 4,
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        0x20_0000..0x1000_0000 => 4,
         _ => 5,
     }
 }

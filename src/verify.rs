@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section, Table};
-use crate::python::{Field, FieldKind, Python};
+use crate::python::{Field, FieldKind, Python, n_locals};
 
 /// An image that [`verify`] accepted: the only kind that can be executed or listed.
 #[derive(Debug, Clone)]
@@ -72,6 +72,22 @@ struct Value {
     hashable: bool,
     /// Length of a tuple or of bytes.
     len: u32,
+    /// Of bytes, if they are kinds of variables: how many are local.
+    n_locals: u32,
+}
+
+/// What is known of a table of a code object.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    len: u32,
+    n_locals: u32,
+}
+
+impl Held {
+    fn new(bytes: &[u8]) -> Result<Self> {
+        let len = u32::try_from(bytes.len()).map_err(|_| ErrorKind::TooLarge)?;
+        Ok(Self { len, n_locals: n_locals(bytes) as u32 })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +108,7 @@ enum Kind {
 
 impl Value {
     fn new(kind: Kind) -> Self {
-        Self { kind, hashable: kind != Kind::List, len: 0 }
+        Self { kind, hashable: kind != Kind::List, len: 0, n_locals: 0 }
     }
 
     /// Whether it can be a key.
@@ -103,7 +119,7 @@ impl Value {
     /// A dict that something else holds, or that grows, is none to make a frozendict of.
     fn share(&mut self) {
         if self.kind == Kind::FreshDict {
-            *self = Self { kind: Kind::Dict, hashable: false, len: 0 };
+            *self = Self { hashable: false, ..Self::new(Kind::Dict) };
         }
     }
 
@@ -137,7 +153,7 @@ pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
         stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
         reached: 0,
         operands: Vec::new(),
-        table_lens: Default::default(),
+        tables: Default::default(),
         restored: Vec::new(),
         restored_ends: Vec::new(),
         n_objects: 0,
@@ -164,8 +180,8 @@ struct Verifier<'v> {
     reached: usize,
     /// Where the operands of the instruction come from.
     operands: Vec<Option<u32>>,
-    /// By section of tables: lengths of the inline tables, by number.
-    table_lens: [Vec<u32>; Section::ALL.len()],
+    /// By section of tables: the inline tables, by number.
+    tables: [Vec<Held>; Section::ALL.len()],
     /// Bytecode whose caches were left out, whole.
     restored: Vec<u8>,
     /// Where each piece of it ends.
@@ -215,8 +231,8 @@ impl Verifier<'_> {
                 self.text(instruction)?
             }
             Op::MakeBytes => {
-                self.data.take(Section::Bytes, oparg)?;
-                Value { len: oparg, ..Value::new(Kind::Bytes) }
+                let Held { len, n_locals } = Held::new(self.data.take(Section::Bytes, oparg)?)?;
+                Value { len, n_locals, ..Value::new(Kind::Bytes) }
             }
             Op::MakeFloat => {
                 self.data.float()?;
@@ -429,10 +445,17 @@ impl Verifier<'_> {
         for field in &layout.numbers {
             numbers[*field as usize] = self.data.count()?.cast_signed();
         }
+        let mut n_locals = lens[Field::VarNames as usize];
         for &field in &layout.tables {
-            lens[field as usize] = self.table(field)? as usize;
+            let held = self.table(field)?;
+            lens[field as usize] = held.len as usize;
+            if field == Field::LocalsPlusKinds {
+                n_locals = held.n_locals as usize;
+            }
         }
-        if let Some(why) = python.refuses_code(|field| numbers[field as usize], |field| lens[field as usize]) {
+        let number = |field: Field| numbers[field as usize];
+        let refused = python.refuses_code(number, |field| lens[field as usize]);
+        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_locals)) {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions"));
         }
         let operand = |field| layout.operands.iter().position(|operand| *operand == field);
@@ -440,18 +463,23 @@ impl Verifier<'_> {
         Ok(Value { hashable: operands[consts].hashable, ..Value::new(Kind::Code) })
     }
 
-    /// The length of a table.
-    fn table(&mut self, field: Field) -> Result<u32> {
+    /// Numbers a table that stands in its section.
+    fn inline(&mut self, section: Section, held: Held) -> Held {
+        if held.len > 1 {
+            self.tables[section as usize].push(held);
+        }
+        self.n_objects += 1;
+        held
+    }
+
+    /// A table.
+    fn table(&mut self, field: Field) -> Result<Held> {
         let bad = |verifier: &Self, number, why| verifier.wrong(Instruction { op: Op::MakeCode, oparg: number }, why);
         let section = Section::of_table(field);
         match self.data.table(field, self.python)? {
             Table::Inline(len) => {
-                self.data.take(section, len)?;
-                if len > 1 {
-                    self.table_lens[section as usize].push(len);
-                }
-                self.n_objects += 1;
-                Ok(len)
+                let held = Held::new(self.data.take(section, len)?)?;
+                Ok(self.inline(section, held))
             }
             Table::Stripped(len) => {
                 let bytes = self.data.take(section, len)?;
@@ -459,18 +487,14 @@ impl Verifier<'_> {
                 caches::restore(self.python, bytes, &mut self.restored);
                 self.restored_ends.push(self.restored.len());
                 let len = u32::try_from(self.restored.len() - start).map_err(|_| ErrorKind::TooLarge)?;
-                if len > 1 {
-                    self.table_lens[section as usize].push(len);
-                }
-                self.n_objects += 1;
-                Ok(len)
+                Ok(self.inline(section, Held { len, n_locals: 0 }))
             }
             Table::Earlier(number) => {
-                let len = self.table_lens[section as usize].get(number as usize).copied();
-                len.ok_or_else(|| bad(self, number, "no earlier table has this number"))
+                let held = self.tables[section as usize].get(number as usize).copied();
+                held.ok_or_else(|| bad(self, number, "no earlier table has this number"))
             }
             Table::Slot(slot) => match self.stack.get(slot as usize) {
-                Some(value) if value.kind == Kind::Bytes => Ok(value.len),
+                Some(&Value { kind: Kind::Bytes, len, n_locals, .. }) => Ok(Held { len, n_locals }),
                 _ => Err(bad(self, slot, "no bytes stand in this slot")),
             },
         }
@@ -493,7 +517,7 @@ impl Verifier<'_> {
 fn tuple(items: &[Value]) -> Value {
     let kind = if items.iter().all(|value| value.kind == Kind::Str) { Kind::NameTuple } else { Kind::Tuple };
     let len = u32::try_from(items.len()).expect("operands are 32 bits");
-    Value { kind, hashable: items.iter().all(|value| value.has_hash()), len }
+    Value { kind, hashable: items.iter().all(|value| value.has_hash()), len, n_locals: 0 }
 }
 
 fn load(instruction: Instruction) -> Value {

@@ -17,12 +17,7 @@ use super::{FLAG_REF, MAX_DEPTH, TypeCode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::fixed::N_FIXED;
 use crate::heap::{Code, CodeId, Heap, Items, Object, ObjectId, Str, fixed};
-use crate::python::{Field, FieldKind, Python};
-
-/// Set in the kind of a variable that is local.
-///
-/// Source: CPython `Include/internal/pycore_code.h`, `CO_FAST_LOCAL`.
-const CO_FAST_LOCAL: u8 = 0x20;
+use crate::python::{Field, FieldKind, Python, n_locals};
 
 /// A marshal dump as it was read.
 #[derive(Debug, Clone)]
@@ -642,12 +637,12 @@ impl<'a> Reader<'a> {
             Object::Tuple(items) => items.len(),
             _ => 0,
         };
-        let n_locals = match self.heap[code.object(Field::LocalsPlusKinds)] {
-            Object::Bytes(kinds) => kinds.iter().filter(|kind| **kind & CO_FAST_LOCAL != 0).count(),
+        let n_variables = match self.heap[code.object(Field::LocalsPlusKinds)] {
+            Object::Bytes(kinds) => n_locals(kinds),
             _ => len(Field::VarNames),
         };
         let (python, number) = (self.heap.python(), |field| code.number(field));
-        if let Some(why) = python.refuses_code(number, len).or_else(|| python.refuses_arguments(number, n_locals)) {
+        if let Some(why) = python.refuses_code(number, len).or_else(|| python.refuses_arguments(number, n_variables)) {
             return Err(self.error(ErrorKind::BadCode(why), at));
         }
         Ok(())
