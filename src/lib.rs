@@ -65,6 +65,7 @@ pub mod reference;
 pub mod repr;
 pub mod schedule;
 pub mod share;
+pub mod snapshot;
 pub mod source;
 pub mod stats;
 pub mod tree;

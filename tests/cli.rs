@@ -197,7 +197,7 @@ fn every_command_takes_every_kind_of_input_from_a_file_and_from_standard_input()
 #[test]
 fn a_bare_dump_needs_to_know_its_python() {
     let desk = Desk::with(&[("t.marshal", TUPLE)]);
-    for command in ["compile", "run", "disasm", "show", "normalize", "verify"] {
+    for command in ["compile", "run", "disasm", "show", "normalize", "verify", "snapshot --dir s"] {
         desk.run(&format!("{command} t.marshal")).exits(1).warns("t.marshal: ").warns("--python");
     }
     desk.run("compile t.marshal --python 3.13").exits(0).shows("t.marshal -> t.pyinit");

@@ -15,13 +15,15 @@ pub(super) struct InputFile {
     pub(super) path: PathBuf,
     /// The path below `--out-dir`: a file's name; a folder's own name and what is below it.
     below: PathBuf,
+    /// The same without the folder's own name.
+    pub(super) inside: PathBuf,
 }
 
 impl InputFile {
     /// The file that was named; whether it is there shows when it is read.
     pub(super) fn named(path: PathBuf) -> Self {
         let below = PathBuf::from(if path.as_os_str() == "-" { "stdin".as_ref() } else { file_name(&path) });
-        Self { path, below }
+        Self { path, inside: below.clone(), below }
     }
 
     pub(super) fn is_stdin(&self) -> bool {
@@ -95,8 +97,8 @@ fn walk(folder: &Path, extensions: &[&str]) -> Result<Vec<InputFile>, Failure> {
         };
         let extension = entry.path().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if entry.file_type().is_file() && extensions.contains(&extension) {
-            let below = entry.path().strip_prefix(folder).unwrap_or(entry.path());
-            found.push(InputFile { path: entry.path().to_owned(), below: own_name.join(below) });
+            let inside = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_owned();
+            found.push(InputFile { path: entry.path().to_owned(), below: own_name.join(&inside), inside });
         }
     }
     Ok(found)

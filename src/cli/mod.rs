@@ -11,6 +11,7 @@ mod isa;
 mod normalize;
 mod run;
 mod show;
+mod snapshot;
 mod stats;
 mod verify;
 
@@ -62,6 +63,7 @@ enum Command {
     Show(show::Show),
     Diff(diff::Diff),
     Stats(stats::Stats),
+    Snapshot(snapshot::Snapshot),
     Normalize(normalize::Normalize),
     Verify(verify::Verify),
 }
@@ -78,6 +80,7 @@ impl Cli {
             Command::Show(command) => command.run(),
             Command::Diff(command) => command.run(),
             Command::Stats(command) => command.run(),
+            Command::Snapshot(command) => command.run(),
             Command::Normalize(command) => command.run(),
             Command::Verify(command) => command.run(),
         };
