@@ -5,7 +5,7 @@ use super::files::{InputFile, SOURCES, find};
 use super::{CompileOptions, Inputs};
 use rehydrate::{Explanation, Input, Options, Python};
 
-/// Say what is shared and why: of every value who needs it, what was decided, and what that saved
+/// Say of every value who needs it, whether it is shared, and why
 ///
 /// A value is shown if it is needed more than once, or if equal ones could have been one and are not: lists, dicts and code
 /// objects never are, and the same text interned and not interned is two. What is decided on it: load (one instruction

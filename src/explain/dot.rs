@@ -75,7 +75,7 @@ impl Explanation {
     fn dot_label(&self, at: usize) -> String {
         let value = &self.values[at];
         let place = value.waits.map(|waits| format!(", {waits}")).unwrap_or_default();
-        let n = value.places.len();
+        let n = value.n_uses;
         let uses = if n > 1 { format!(", needed {n} times") } else { String::new() };
         format!("{} {}\n{}{place}{uses}", value.id, value.value, value.decided())
     }

@@ -92,7 +92,9 @@ pub(super) fn why_apart(graph: &Graph<'_, '_>, id: NodeId, other: NodeId) -> Str
             let apart = graph.operands(id).iter().zip(graph.operands(other)).find(|(mine, its)| mine != its);
             match apart {
                 Some((mine, its)) => {
-                    format!("equal to {other}, but holds {mine}, where that holds {its}: these did not merge, so neither do they")
+                    format!(
+                        "equal to {other}, but holds {mine}, where that holds {its}: these did not merge, so neither do they"
+                    )
                 }
                 None => format!("equal to {other}, but not merged"),
             }

@@ -37,6 +37,7 @@ impl Explanation {
             "type": value.kind,
             "interned": value.interned,
             "value": value.value,
+            "uses": value.n_uses,
             "places": value.places.iter().map(Place::json).collect::<Vec<_>>(),
             "decision": value.decided(),
             "why": value.why,
@@ -51,8 +52,13 @@ impl Explanation {
 
 impl Place {
     fn json(&self) -> Value {
-        let through = self.through.as_ref().map(|(id, n_places)| json!({ "id": id, "n_places": n_places }));
-        json!({ "code": self.code, "field": self.field, "docstring": self.is_docstring, "through": through })
+        json!({
+            "code": self.code,
+            "field": self.field,
+            "docstring": self.is_docstring,
+            "through": self.through,
+            "n_more": self.n_more,
+        })
     }
 }
 

@@ -70,7 +70,9 @@ pub struct Explained {
     pub value: String,
     /// Its whole literal, where that is not the short one and it holds no other values.
     literal: Option<String>,
-    /// Everywhere it is needed.
+    /// How often it is needed.
+    pub n_uses: usize,
+    /// Where; if a value that holds it is shared, everywhere that one is needed.
     pub places: Vec<Place>,
     /// What was decided.
     pub decision: Decision,
@@ -91,7 +93,7 @@ pub struct Explained {
 impl Explained {
     /// Whether it is needed more than once, or could have been shared and was not.
     pub fn is_subject(&self) -> bool {
-        self.places.len() > 1 || !self.apart.is_empty()
+        self.n_uses > 1 || !self.apart.is_empty()
     }
 
     /// What was decided, in a word.
@@ -110,9 +112,7 @@ impl Explained {
     fn contains(&self, text: &str) -> bool {
         let has = |text: &str| self.value.contains(text) || self.literal.as_ref().is_some_and(|all| all.contains(text));
         has(text) || {
-            let escaped = crate::literal::text(
-                crate::heap::Str::utf8(text.as_bytes(), false).expect("a str is UTF-8"),
-            );
+            let escaped = crate::literal::text(crate::heap::Str::utf8(text.as_bytes(), false).expect("a str is UTF-8"));
             has(&escaped[1..escaped.len() - 1])
         }
     }
@@ -229,7 +229,7 @@ pub fn explain(source: &Source<'_>, options: Options) -> Result<Explanation> {
     let totals = Totals {
         n_objects: dump.heap.ids().filter(|id| graph.node_of(*id).is_some()).count(),
         n_values: values.len(),
-        n_shared: values.iter().filter(|value| value.places.len() > 1).count(),
+        n_shared: values.iter().filter(|value| value.n_uses > 1).count(),
         decisions,
         size,
         identity,
@@ -286,8 +286,10 @@ fn explain_values(
             (Decision::Table, None) => Some(Waits::Data),
             _ => None,
         };
-        let places: Vec<Place> =
-            users[id.index()].iter().map(|user| names::place(graph, &users, &qualified, *user)).collect();
+        let mut places = names::places(graph, &users, &qualified, id);
+        if !matches!(object, Object::Str(_)) {
+            places.iter_mut().for_each(|place| place.is_docstring = false);
+        }
         let is_bytecode = is_table && places.iter().any(|place| place.field == Field::Code.name());
         let case = Case { graph, id, decision, costs, options, waits, is_bytecode };
         Explained {
@@ -296,6 +298,7 @@ fn explain_values(
             interned: if let Object::Str(text) = object { Some(text.is_interned()) } else { None },
             literal: names::literal_of(graph, id).filter(|literal| *literal != value),
             value,
+            n_uses: users[id.index()].len(),
             places,
             decision,
             why: case.why(),
@@ -343,7 +346,10 @@ impl Case<'_> {
                 let all = bytes as u64 * uses;
                 let name = op.info().mnemonic;
                 match self.has_no_other_way() {
-                    true => format!("{name} alone can bring it: {bytes} bytes a use, {all} in all; from a slot {}", bytes as u64 + copy * uses),
+                    true => format!(
+                        "{name} alone can bring it: {bytes} bytes a use, {all} in all; from a slot {}",
+                        bytes as u64 + copy * uses
+                    ),
                     false => format!(
                         "{name} brings it at once: {bytes} bytes a use, {all} in all; made in a slot and copied \
                          {hoist}, made at each use {rebuild}"
@@ -440,7 +446,7 @@ fn loads(values: &[Explained], of: impl Fn(Op) -> bool) -> Saved {
             && of(instruction.op)
         {
             sum.values += 1;
-            sum.places += value.places.len();
+            sum.places += value.n_uses;
             let own = Instruction::len(instruction.oparg) as i64 * i64::from(costs.uses as u32);
             let otherwise = if costs.uses == 1 { costs.make } else { costs.hoist().min(costs.rebuild()) };
             sum.bytes += if value.saved == Some(0) { 0 } else { otherwise as i64 - own };
@@ -451,9 +457,9 @@ fn loads(values: &[Explained], of: impl Fn(Op) -> bool) -> Saved {
 
 fn tables(values: &[Explained]) -> Saved {
     let mut sum = Saved::default();
-    for value in values.iter().filter(|value| value.waits == Some(Waits::Data) && value.places.len() > 1) {
+    for value in values.iter().filter(|value| value.waits == Some(Waits::Data) && value.n_uses > 1) {
         sum.values += 1;
-        sum.places += value.places.len();
+        sum.places += value.n_uses;
         sum.bytes += value.saved.unwrap_or_default();
     }
     sum
@@ -487,7 +493,7 @@ impl Explanation {
         let mut shown: Vec<usize> = (0..self.values.len()).filter(|at| is_shown(&self.values[*at])).collect();
         let rank = |at: &usize| {
             let value = &self.values[*at];
-            (std::cmp::Reverse(value.saved.unwrap_or_default()), std::cmp::Reverse(value.places.len()), *at)
+            (std::cmp::Reverse(value.saved.unwrap_or_default()), std::cmp::Reverse(value.n_uses), *at)
         };
         shown.sort_by_key(rank);
         shown

@@ -165,8 +165,10 @@ pub struct Place {
     pub field: String,
     /// Whether it is a function's docstring.
     pub is_docstring: bool,
-    /// A value on the way that is shared itself, and in how many places: this is one of them.
-    pub through: Option<(String, u32)>,
+    /// A value on the way that is shared itself.
+    pub through: Option<String>,
+    /// How many more places that value has which are not named.
+    pub n_more: usize,
 }
 
 impl std::fmt::Display for Place {
@@ -175,63 +177,95 @@ impl std::fmt::Display for Place {
             write!(f, "{code} ")?;
         }
         write!(f, "{}", self.field)?;
-        if self.is_docstring {
-            write!(f, " (docstring)")?;
-        }
-        if let Some((id, n_places)) = &self.through {
-            write!(f, " (in {id}, one of its {n_places} places)")?;
-        }
-        Ok(())
+        let mut notes: Vec<String> = Vec::new();
+        notes.extend(self.is_docstring.then(|| "docstring".to_owned()));
+        notes.extend(self.through.iter().map(|id| format!("in {id}")));
+        notes.extend((self.n_more > 0).then(|| format!("which has {} more places", self.n_more)));
+        if notes.is_empty() { Ok(()) } else { write!(f, " ({})", notes.join(", ")) }
     }
 }
 
-/// Follows a use up to the code object it is in; where the way parts, the first one counts.
-pub(super) fn place(
+/// The most places of a value that are named beyond one for each of its users: all could be as many as there are paths.
+const MAX_MORE: usize = 32;
+
+/// A way from a value up to a code object, as far as it was followed.
+struct Way {
+    user: User,
+    /// The items so far, the innermost last.
+    steps: String,
+    n_steps: usize,
+    through: Option<NodeId>,
+    n_more: usize,
+}
+
+/// Every place in which a value is needed: each use is followed up to the code objects it is in, through values that are
+/// shared themselves too.
+pub(super) fn places(
     graph: &Graph<'_, '_>,
     users: &[Vec<User>],
     qualified: &[Option<String>],
-    mut user: User,
-) -> Place {
+    id: NodeId,
+) -> Vec<Place> {
+    let start = |user: &User| Way { user: *user, steps: String::new(), n_steps: 0, through: None, n_more: 0 };
+    let mut todo: Vec<Way> = users[id.index()].iter().rev().map(start).collect();
+    let mut places = Vec::with_capacity(todo.len());
+    let mut n_left = MAX_MORE;
+    while let Some(way) = todo.pop() {
+        let User::Value(holder, at) = way.user else {
+            places.push(end(graph, qualified, way));
+            continue;
+        };
+        let above = &users[holder.index()];
+        if code_of(graph, holder).is_some() || way.n_steps == MAX_STEPS || above.is_empty() {
+            places.push(end(graph, qualified, way));
+            continue;
+        }
+        let steps = match graph.object(holder) {
+            Object::Dict(_) | Object::FrozenDict(_) if at % 2 == 0 => format!("[key {}]{}", at / 2, way.steps),
+            Object::Dict(_) | Object::FrozenDict(_) => format!("[value {}]{}", at / 2, way.steps),
+            Object::Slice(_) => format!(".{}{}", ["start", "stop", "step"][at as usize % 3], way.steps),
+            _ => format!("[{at}]{}", way.steps),
+        };
+        let n_followed = above.len().min(n_left + 1);
+        n_left -= n_followed - 1;
+        let through = if above.len() > 1 { way.through.or(Some(holder)) } else { way.through };
+        let n_more = way.n_more + above.len() - n_followed;
+        todo.extend(above[..n_followed].iter().rev().enumerate().map(|(left, user)| Way {
+            user: *user,
+            steps: steps.clone(),
+            n_steps: way.n_steps + 1,
+            through,
+            // Said of the last one.
+            n_more: if left == 0 { n_more } else { 0 },
+        }));
+    }
+    places
+}
+
+/// The place in which a way ends.
+fn end(graph: &Graph<'_, '_>, qualified: &[Option<String>], way: Way) -> Place {
+    let Way { steps, n_more, .. } = way;
+    let through = way.through.map(|id| id.to_string());
+    let other = |field| Place { code: None, field, is_docstring: false, through: through.clone(), n_more };
+    let (holder, at) = match way.user {
+        User::End => return other(format!("the result{steps}")),
+        User::Fill(id, at) => return other(format!("{id}, which holds itself, item {at}{steps}")),
+        User::Value(holder, at) => (holder, at),
+    };
+    let Some(code) = code_of(graph, holder) else {
+        return other(format!("{holder}, deep inside, [{at}]{steps}"));
+    };
     let python = graph.heap.python();
     let layout = python.layout();
-    let mut steps = String::new();
-    let mut through = None;
-    let mut n_steps = 0;
-    let stop = |field: String, through| Place { code: None, field, is_docstring: false, through };
-    loop {
-        let (holder, at) = match user {
-            User::End if n_steps == 0 => return stop("the result".to_owned(), through),
-            User::End => return stop(format!("the result{steps}"), through),
-            User::Fill(id, at) => return stop(format!("{id}, which holds itself, item {at}{steps}"), through),
-            User::Value(holder, at) => (holder, at),
-        };
-        if let Some(code) = code_of(graph, holder) {
-            let field = layout.operands.iter().chain(&layout.tables).nth(at as usize).expect("it has so many operands");
-            let name = qualified[holder.index()].clone();
-            let is_first = *field == Field::Consts && steps == "[0]" && through.is_none();
-            let is_function = python.has_docstring(code.number(Field::Flags));
-            let is_named = !field_text(graph, code, Field::Name).starts_with('<');
-            return Place {
-                code: name,
-                field: format!("{}{steps}", field.name()),
-                is_docstring: is_first && is_function && is_named,
-                through,
-            };
-        }
-        steps = match graph.object(holder) {
-            Object::Dict(_) | Object::FrozenDict(_) if at % 2 == 0 => format!("[key {}]{steps}", at / 2),
-            Object::Dict(_) | Object::FrozenDict(_) => format!("[value {}]{steps}", at / 2),
-            Object::Slice(_) => format!(".{}{steps}", ["start", "stop", "step"][at as usize % 3]),
-            _ => format!("[{at}]{steps}"),
-        };
-        let n_places = users[holder.index()].len();
-        if n_places > 1 && through.is_none() {
-            through = Some((holder.to_string(), u32::try_from(n_places).unwrap_or(u32::MAX)));
-        }
-        n_steps += 1;
-        match users[holder.index()].first() {
-            Some(next) if n_steps < MAX_STEPS => user = *next,
-            _ => return stop(format!("{holder}, deep inside, {steps}"), through),
-        }
+    let field = layout.operands.iter().chain(&layout.tables).nth(at as usize).expect("it has so many operands");
+    let is_first = *field == Field::Consts && steps == "[0]";
+    let is_function = python.has_docstring(code.number(Field::Flags));
+    let is_named = !field_text(graph, code, Field::Name).starts_with('<');
+    Place {
+        code: qualified[holder.index()].clone(),
+        field: format!("{}{steps}", field.name()),
+        is_docstring: is_first && is_function && is_named,
+        through,
+        n_more,
     }
 }

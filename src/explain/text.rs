@@ -18,10 +18,14 @@ impl Display for Explanation {
             Some(text) => writeln!(f, "{}: {} that contain {text:?}", self.name, count(subjects.len(), "value"))?,
             None => {
                 writeln!(f, "{}\n", self.name)?;
-                self.totals.lines(f)?;
+                write!(f, "{}", self.totals)?;
                 if let Some(row) = self.rows.get(self.totals.max_row) {
                     let of = format!("{} {}", row.mnemonic, row.value);
-                    line(f, "stack", &format!("at most {}, first at byte {}: {of}", self.totals.max_stack, row.offset))?;
+                    line(
+                        f,
+                        "stack",
+                        &format!("at most {}, first at byte {}: {of}", self.totals.max_stack, row.offset),
+                    )?;
                 }
                 let head = "needed more than once, or that could have been shared and were not";
                 writeln!(f, "\n{} {head}; what saved most first", count(subjects.len(), "value"))?;
@@ -45,10 +49,10 @@ impl Explained {
             _ => self.kind,
         };
         writeln!(f, "{}  {mark}  {}", self.id, self.value)?;
-        let n = self.places.len();
+        let n = self.n_uses;
         let mut places: Vec<String> = self.places.iter().take(N_PLACES).map(ToString::to_string).collect();
-        if n > N_PLACES {
-            places.push(format!("and {} more", n - N_PLACES));
+        if self.places.len() > N_PLACES {
+            places.push(format!("and {} more", self.places.len() - N_PLACES));
         }
         let n_times = if n == 1 { "once".to_owned() } else { format!("{n} times") };
         line(f, "needed", &format!("{n_times}: {}", places.join(", ")))?;
@@ -71,8 +75,8 @@ impl Explained {
     }
 }
 
-impl Totals {
-    fn lines(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Display for Totals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let decided: Vec<String> =
             self.decisions.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{n} {word}")).collect();
         let Totals { n_objects, n_values, n_shared, .. } = self;
@@ -84,7 +88,11 @@ impl Totals {
             let instructions = other.instructions as i64 - self.size.instructions as i64;
             format!("sharing saved {bytes} bytes, {instructions} instructions")
         };
-        line(f, "as shared", &format!("{} if only what the dump shares were one: {}", self.identity, saved(self.identity)))?;
+        line(
+            f,
+            "as shared",
+            &format!("{} if only what the dump shares were one: {}", self.identity, saved(self.identity)),
+        )?;
         match self.unshared {
             Some(size) => line(f, "unshared", &format!("{size} if nothing were shared: {}", saved(size)))?,
             None => line(f, "unshared", "more than 64 times the dump if nothing were shared")?,
