@@ -46,8 +46,18 @@ impl Default for Options {
 }
 
 /// What `--sharing none` may take, for a dump of so many bytes.
-fn budget(dump_len: usize, sharing: Sharing) -> usize {
+pub(crate) fn budget(dump_len: usize, sharing: Sharing) -> usize {
     if sharing == Sharing::None { 64 * dump_len + (1 << 20) } else { usize::MAX }
+}
+
+impl Options {
+    pub(crate) fn dialect(self) -> Dialect {
+        Dialect {
+            profile: self.profile,
+            strips_caches: self.strip_caches.unwrap_or(self.profile.strips_caches()),
+            end: self.end,
+        }
+    }
 }
 
 /// Compiles a dump.
@@ -59,12 +69,7 @@ pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<
     let graph = lower(dump, options.sharing)?;
     let shared = share(&graph, options.profile);
     let schedule = schedule(&graph, &shared, options.profile);
-    let dialect = Dialect {
-        profile: options.profile,
-        strips_caches: options.strip_caches.unwrap_or(options.profile.strips_caches()),
-        end: options.end,
-    };
-    let image = emit(&graph, &shared, &schedule, dialect, budget(marshal.len(), options.sharing))?;
+    let image = emit(&graph, &shared, &schedule, options.dialect(), budget(marshal.len(), options.sharing))?;
     let source = match options.source_flags {
         true => Some(Cow::Owned(source::encode(dump, marshal, &graph, image.payload_len())?)),
         false => None,

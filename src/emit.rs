@@ -53,6 +53,35 @@ pub fn emit(
     dialect: Dialect,
     budget: usize,
 ) -> Result<Image<'static>> {
+    Ok(emit_traced(graph, shared, schedule, dialect, budget)?.0)
+}
+
+/// Where the values were made, for those who ask how. Of what is made several times, the last time counts.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// By node: where the instruction ends that made it.
+    made_at: Vec<u32>,
+    /// By node: where on the stack it stood then.
+    made_in: Vec<u32>,
+}
+
+impl Trace {
+    /// Where the instruction ends that made a value, in bytes, and the place on the stack in which it left it; `None` if
+    /// each use loads it, or if it stands in the data alone.
+    pub(crate) fn of(&self, id: NodeId) -> Option<(u32, u32)> {
+        let place = self.made_in[id.index()];
+        (place != NONE).then(|| (self.made_at[id.index()], place))
+    }
+}
+
+/// As [`emit`], with where each value was made.
+pub(crate) fn emit_traced(
+    graph: &Graph<'_, '_>,
+    shared: &Shared,
+    schedule: &Schedule,
+    dialect: Dialect,
+    budget: usize,
+) -> Result<(Image<'static>, Trace)> {
     let mut emitter = Emitter {
         graph,
         shared,
@@ -67,6 +96,7 @@ pub fn emit(
         references: Vec::new(),
         table_numbers: Vec::new(),
         n_tables: [0; Section::ALL.len()],
+        trace: Trace { made_at: vec![NONE; graph.len()], made_in: vec![NONE; graph.len()] },
         dialect,
         budget,
     };
@@ -78,7 +108,7 @@ pub fn emit(
     for (section, data) in sections.iter_mut().zip(emitter.sections) {
         *section = Cow::Owned(data);
     }
-    Ok(Image {
+    let image = Image {
         magic: graph.heap.python().magic(),
         max_stack: emitter.max_height,
         module: Cow::Borrowed(""),
@@ -86,7 +116,8 @@ pub fn emit(
         instructions: Cow::Owned(emitter.instructions),
         sections,
         source: None,
-    })
+    };
+    Ok((image, emitter.trace))
 }
 
 /// A value that is being made, and which of its operands comes next.
@@ -122,6 +153,7 @@ struct Emitter<'g> {
     /// By node: the number of the table that holds it, in its section. Empty until the first table.
     table_numbers: Vec<u32>,
     n_tables: [u32; Section::ALL.len()],
+    trace: Trace,
     dialect: Dialect,
     budget: usize,
 }
@@ -161,6 +193,7 @@ impl Emitter<'_> {
 
     /// MAKE_STRINGS.
     fn strings(&mut self, ids: &[NodeId]) {
+        self.op(Op::MakeStrings, u32::try_from(ids.len()).expect("no more than nodes"));
         for &id in ids {
             let Object::Str(text) = *self.graph.object(id) else { unreachable!("only str are batched") };
             let len = self.take(Section::Names, text.raw().0);
@@ -168,7 +201,6 @@ impl Emitter<'_> {
             self.pushed();
             self.made(id);
         }
-        self.op(Op::MakeStrings, u32::try_from(ids.len()).expect("no more than nodes"));
     }
 
     fn deferred(&mut self) -> Result<()> {
@@ -284,6 +316,8 @@ impl Emitter<'_> {
         if matches!(self.shared.decision(id), Decision::Hoist | Decision::Keep) {
             self.place_of[id.index()] = self.height - 1;
         }
+        self.trace.made_at[id.index()] = u32::try_from(self.instructions.len()).unwrap_or(NONE);
+        self.trace.made_in[id.index()] = self.height - 1;
     }
 
     fn size(&self) -> usize {

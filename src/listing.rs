@@ -478,7 +478,7 @@ fn grow(container: &Summary, entry: &[Summary]) {
 }
 
 /// A summary in at most `room` characters, if it has any of so few.
-fn shortened(value: &str, room: usize) -> Option<String> {
+pub(crate) fn shortened(value: &str, room: usize) -> Option<String> {
     if value.len() <= room {
         return Some(value.to_owned());
     }

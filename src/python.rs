@@ -73,6 +73,14 @@ impl Python {
         self.minor >= 13
     }
 
+    /// Whether the first constant of a code object with these flags is a docstring, if it is a str: that of a function
+    /// is. Lambdas and comprehensions, whose names begin with `<`, have none.
+    ///
+    /// Source: CPython `Include/cpython/code.h`, `CO_OPTIMIZED`, `CO_NEWLOCALS`; from 3.14 on, `CO_HAS_DOCSTRING`.
+    pub(crate) fn has_docstring(self, flags: i32) -> bool {
+        flags & 3 == 3 && (self.minor < 14 || flags & 0x400_0000 != 0)
+    }
+
     /// The fields of a code object.
     pub fn layout(self) -> &'static Layout {
         &LAYOUTS[usize::from(self.minor - FIRST)]

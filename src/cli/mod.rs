@@ -6,6 +6,7 @@ mod compile;
 mod decompile;
 mod diff;
 mod disasm;
+mod explain;
 mod files;
 mod isa;
 mod normalize;
@@ -58,6 +59,7 @@ enum Command {
     Decompile(decompile::Decompile),
     Run(run::Run),
     Disasm(disasm::Disasm),
+    Explain(explain::Explain),
     Asm(asm::Asm),
     Isa(isa::Isa),
     Show(show::Show),
@@ -75,6 +77,7 @@ impl Cli {
             Command::Decompile(command) => command.run(),
             Command::Run(command) => command.run(),
             Command::Disasm(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Asm(command) => command.run(),
             Command::Isa(command) => command.run(),
             Command::Show(command) => command.run(),

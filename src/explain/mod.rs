@@ -1,0 +1,501 @@
+//! Says of every value what was decided on it, why, and what that saved.
+//!
+//! [`explain`] compiles as [`crate::compile()`] does and keeps what the stages know: which values became one, where each
+//! is needed, its [`Decision`], its [`Costs`], where it waits, and which instruction copies it. An [`Explanation`] is
+//! that, as text ([`Display`]), JSON, a drawing for Graphviz, or a page for a browser.
+//!
+//! Invariants:
+//! - Every value has one [`Explained`], in the order of the graph, so that ids are positions.
+//! - What a value saved is counted against making it at each use out of the same parts; the totals were measured, by
+//!   compiling again without sharing.
+
+mod dot;
+mod equal;
+mod html;
+mod json;
+mod names;
+mod text;
+mod trace;
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::caches;
+use crate::compile::{Options, budget};
+use crate::emit::{Trace, emit, emit_traced};
+use crate::error::{ErrorKind, Result};
+use crate::file::Source;
+use crate::graph::{Graph, NodeId, lower};
+use crate::heap::Object;
+use crate::isa::{Instruction, Op};
+use crate::key::Sharing;
+use crate::python::Field;
+use crate::schedule::{Schedule, schedule};
+use crate::share::{Costs, Decision, Shared, share};
+use crate::verify::verify;
+
+pub use names::Place;
+pub use trace::{Copied, References, Row};
+
+/// Where a value waits to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// In a slot at the bottom of the stack, until the end.
+    Slot(u32),
+    /// At a place of the stack, counted from the bottom, until the value that it is made for takes it.
+    Place(u32),
+    /// In the data, as a table of code objects.
+    Data,
+}
+
+impl Display for Waits {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(slot) => write!(f, "slot {slot}"),
+            Self::Place(place) => write!(f, "place {place} of the stack"),
+            Self::Data => write!(f, "the data"),
+        }
+    }
+}
+
+/// What there is to say of one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// Its id in this explanation: `n12` is the one at position 12.
+    pub id: String,
+    /// Its Python type.
+    pub kind: &'static str,
+    /// Whether a str is interned; `None` of what is no str.
+    pub interned: Option<bool>,
+    /// Its literal, shortened.
+    pub value: String,
+    /// Its whole literal, where that is not the short one and it holds no other values.
+    literal: Option<String>,
+    /// How often it is needed.
+    pub n_uses: usize,
+    /// Where; if a value that holds it is shared, everywhere that one is needed.
+    pub places: Vec<Place>,
+    /// What was decided.
+    pub decision: Decision,
+    /// Why, in one sentence.
+    pub why: String,
+    /// What the alternatives cost; `None` of what stands in the data alone.
+    pub costs: Option<Costs>,
+    /// Where it waits, if it is copied.
+    pub waits: Option<Waits>,
+    /// Bytes saved against making it at each use; `None` of what must be one object.
+    pub saved: Option<i64>,
+    /// Equal values that it did not merge with, and why.
+    pub apart: Vec<String>,
+    /// The row of the listing that made it.
+    pub row: Option<usize>,
+}
+
+impl Explained {
+    /// Whether it is needed more than once, or could have been shared and was not.
+    pub fn is_subject(&self) -> bool {
+        self.n_uses > 1 || !self.apart.is_empty()
+    }
+
+    /// What was decided, in a word.
+    pub fn decided(&self) -> &'static str {
+        match self.decision {
+            Decision::Load(_) => "load",
+            Decision::Once => "once",
+            Decision::Keep => "keep",
+            Decision::Hoist => "hoist",
+            Decision::Rebuild => "rebuild",
+            Decision::Table => "table",
+        }
+    }
+
+    /// Whether its literal contains a text, as it is or as it is escaped.
+    fn contains(&self, text: &str) -> bool {
+        let has = |text: &str| self.value.contains(text) || self.literal.as_ref().is_some_and(|all| all.contains(text));
+        has(text) || {
+            let escaped = crate::literal::text(crate::heap::Str::utf8(text.as_bytes(), false).expect("a str is UTF-8"));
+            has(&escaped[1..escaped.len() - 1])
+        }
+    }
+}
+
+/// A size that was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes of instructions and data.
+    pub bytes: usize,
+    /// Instructions.
+    pub instructions: usize,
+}
+
+/// What something saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// How many values.
+    pub values: usize,
+    /// In how many places they are loaded, copied or referred to.
+    pub places: usize,
+    /// Bytes.
+    pub bytes: i64,
+}
+
+/// The sums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// Objects of the dump.
+    pub n_objects: usize,
+    /// Values: objects that merged are one.
+    pub n_values: usize,
+    /// Values needed more than once.
+    pub n_shared: usize,
+    /// By decision: its word, and how many values.
+    pub decisions: Vec<(&'static str, usize)>,
+    /// What was emitted.
+    pub size: Size,
+    /// What it would be with only what the dump shares.
+    pub identity: Size,
+    /// What it would be without sharing; `None` where that is more than the budget.
+    pub unshared: Option<Size>,
+    /// LOAD_COMMON_NAME, against making the names as cheaply as without it.
+    pub names: Saved,
+    /// LOAD_COMMON_CONST, LOAD_INT and LOAD_CHAR, in the same way.
+    pub constants: Saved,
+    /// Tables of code objects that stand in the data once.
+    pub tables: Saved,
+    /// References to values on the stack.
+    pub references: References,
+    /// Most values on the stack.
+    pub max_stack: u32,
+    /// The first row of the listing behind which there are so many.
+    pub max_row: usize,
+}
+
+/// What there is to say of a whole initializer. Its text is for people.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// Every value, what is needed first before what needs it.
+    pub values: Vec<Explained>,
+    /// By value: what it is made of.
+    needs: Vec<Vec<u32>>,
+    /// The position of the top-level value.
+    root: usize,
+    /// The instructions.
+    pub rows: Vec<Row>,
+    /// The sums.
+    pub totals: Totals,
+    name: String,
+    filter: Option<String>,
+    top: Option<usize>,
+}
+
+/// Compiles a dump, and explains what was decided.
+///
+/// # Errors
+/// As [`crate::compile()`].
+pub fn explain(source: &Source<'_>, options: Options) -> Result<Explanation> {
+    let Source { dump, marshal, .. } = source;
+    let budget_of = |sharing| budget(marshal.len(), sharing);
+    let graph = lower(dump, options.sharing)?;
+    let shared = share(&graph, options.profile);
+    let schedule = schedule(&graph, &shared, options.profile);
+    let (image, trace) = emit_traced(&graph, &shared, &schedule, options.dialect(), budget_of(options.sharing))?;
+    let size_of = |sharing| -> Result<Size> {
+        let graph = lower(dump, sharing)?;
+        let shared = share(&graph, options.profile);
+        let schedule = crate::schedule::schedule(&graph, &shared, options.profile);
+        let image = emit(&graph, &shared, &schedule, options.dialect(), budget_of(sharing))?;
+        Ok(Size { bytes: image.payload_len(), instructions: n_instructions(&image.instructions)? })
+    };
+    let size = Size { bytes: image.payload_len(), instructions: n_instructions(&image.instructions)? };
+    let identity = size_of(Sharing::Identity)?;
+    let unshared = match size_of(Sharing::None) {
+        Ok(size) => Some(size),
+        Err(error) if matches!(error.kind(), ErrorKind::BudgetExceeded { .. }) => None,
+        Err(error) => return Err(error),
+    };
+
+    let verified = verify(image)?;
+    let made = trace::Made::new(&graph, &trace);
+    let (rows, references) = trace::rows(&verified, &made);
+    let values = explain_values(&graph, &shared, &schedule, &trace, &made, &rows, options);
+
+    let max_stack = verified.image().max_stack;
+    let max_row = rows.iter().position(|row| row.depth == max_stack as usize).unwrap_or_default();
+    let mut decisions: Vec<(&'static str, usize)> =
+        ["load", "once", "keep", "hoist", "rebuild", "table"].map(|word| (word, 0)).into();
+    for value in &values {
+        let count = decisions.iter_mut().find(|(word, _)| *word == value.decided()).expect("every word is listed");
+        count.1 += 1;
+    }
+    let totals = Totals {
+        n_objects: dump.heap.ids().filter(|id| graph.node_of(*id).is_some()).count(),
+        n_values: values.len(),
+        n_shared: values.iter().filter(|value| value.n_uses > 1).count(),
+        decisions,
+        size,
+        identity,
+        unshared,
+        names: loads(&values, |op| op == Op::LoadCommonName),
+        constants: loads(&values, |op| op != Op::LoadCommonName),
+        tables: tables(&values),
+        references,
+        max_stack,
+        max_row,
+    };
+    let needs = graph
+        .ids()
+        .map(|id| graph.operands(id).iter().chain(graph.tables(id)).map(|need| need.index() as u32).collect());
+    let mut needs: Vec<Vec<u32>> = needs.collect();
+    for (id, fills) in &graph.deferred {
+        needs[id.index()].extend(fills.iter().map(|fill| fill.index() as u32));
+    }
+    let name = values[graph.root.index()].value.clone();
+    Ok(Explanation { values, needs, root: graph.root.index(), rows, totals, name, filter: None, top: None })
+}
+
+fn n_instructions(instructions: &[u8]) -> Result<usize> {
+    let (mut at, mut n) = (0, 0);
+    while at < instructions.len() {
+        at = Instruction::decode(instructions, at)?.1;
+        n += 1;
+    }
+    Ok(n)
+}
+
+fn explain_values(
+    graph: &Graph<'_, '_>,
+    shared: &Shared,
+    schedule: &Schedule,
+    trace: &Trace,
+    made: &trace::Made,
+    rows: &[Row],
+    options: Options,
+) -> Vec<Explained> {
+    let users = names::users(graph);
+    let qualified = names::qualified_names(graph, &users);
+    let labels = names::labels(graph, &qualified);
+    let twins = equal::twins(graph);
+    let row_of = made.rows(rows, graph.len());
+    let explained = |(id, value): (NodeId, String)| {
+        let decision = shared.decision(id);
+        let object = graph.object(id);
+        let is_table = graph.uses(id) == 0 && decision == Decision::Table;
+        let costs = (!is_table).then(|| Costs::new(graph, id, options.profile));
+        let waits = match (decision, schedule.slot(id)) {
+            (_, Some(slot)) => Some(Waits::Slot(slot)),
+            (Decision::Keep, None) => trace.of(id).map(|(_, place)| Waits::Place(place)),
+            (Decision::Table, None) => Some(Waits::Data),
+            _ => None,
+        };
+        let mut places = names::places(graph, &users, &qualified, id);
+        if !matches!(object, Object::Str(_)) {
+            places.iter_mut().for_each(|place| place.is_docstring = false);
+        }
+        let is_bytecode = is_table && places.iter().any(|place| place.field == Field::Code.name());
+        let case = Case { graph, id, decision, costs, options, waits, is_bytecode };
+        Explained {
+            id: id.to_string(),
+            kind: if is_table { "code table" } else { object.type_name() },
+            interned: if let Object::Str(text) = object { Some(text.is_interned()) } else { None },
+            literal: names::literal_of(graph, id).filter(|literal| *literal != value),
+            value,
+            n_uses: users[id.index()].len(),
+            places,
+            decision,
+            why: case.why(),
+            costs,
+            waits,
+            saved: case.saved(),
+            apart: twins[id.index()].iter().map(|twin| equal::why_apart(graph, id, *twin)).collect(),
+            row: row_of[id.index()],
+        }
+    };
+    graph.ids().zip(labels).map(explained).collect()
+}
+
+/// A value, and what bears on its decision.
+struct Case<'g> {
+    graph: &'g Graph<'g, 'g>,
+    id: NodeId,
+    decision: Decision,
+    costs: Option<Costs>,
+    options: Options,
+    waits: Option<Waits>,
+    is_bytecode: bool,
+}
+
+impl Case<'_> {
+    /// Why it was decided so: one sentence, with the costs of the alternatives.
+    fn why(&self) -> String {
+        let n_tables = self.graph.table_uses(self.id);
+        let Some(costs) = self.costs else {
+            return match n_tables {
+                0 | 1 => "one code object needs it, and has it in its data".to_owned(),
+                _ if self.options.sharing == Sharing::None => {
+                    format!("--sharing none repeats it in the data of each of {n_tables} code objects")
+                }
+                _ => format!("it stands in the data once, and {n_tables} code objects refer to it by its number"),
+            };
+        };
+        let Costs { make, copy, uses } = costs;
+        let (hoist, keep, rebuild) = (costs.hoist(), costs.keep(), costs.rebuild());
+        let times = if uses == 1 { "once".to_owned() } else { format!("{uses} times") };
+        let object = self.graph.object(self.id);
+        match self.decision {
+            Decision::Load(Instruction { op, oparg }) => {
+                let bytes = Instruction::len(oparg);
+                let all = bytes as u64 * uses;
+                let name = op.info().mnemonic;
+                match self.has_no_other_way() {
+                    true => format!(
+                        "{name} alone can bring it: {bytes} bytes a use, {all} in all; from a slot {}",
+                        bytes as u64 + copy * uses
+                    ),
+                    false => format!(
+                        "{name} brings it at once: {bytes} bytes a use, {all} in all; made in a slot and copied \
+                         {hoist}, made at each use {rebuild}"
+                    ),
+                }
+            }
+            Decision::Once => format!("it is needed once, so it is made where it is needed: {make} bytes"),
+            Decision::Keep => format!(
+                "it is made at its first use and waits there, as all other uses come before it is taken: {keep} bytes; \
+                 in a slot {hoist}, made at each use {rebuild}"
+            ),
+            Decision::Rebuild if self.options.sharing == Sharing::None => {
+                format!("--sharing none makes it at each use: {rebuild} bytes; in a slot {hoist}")
+            }
+            Decision::Rebuild => format!(
+                "CPython has one such object for the whole process anyway, and making it at each use is shortest: \
+                 {rebuild} bytes; in a slot {hoist}, made at its first use and copied {keep}"
+            ),
+            Decision::Hoist if equal::is_deferred(self.graph, self.id) => {
+                "it holds itself, so it is made empty in one of the first slots, and filled at the end".to_owned()
+            }
+            Decision::Hoist if n_tables > 0 => format!(
+                "code objects need it as a table and values need it as bytes, so it is made once, in a slot: {hoist} bytes"
+            ),
+            Decision::Hoist if object.has_identity() => format!(
+                "it is needed {times} and must stay one object, so it is made once, in a slot, and copied: {hoist} bytes"
+            ),
+            Decision::Hoist if self.is_load() => format!(
+                "it is needed {times}: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
+                 loaded once and copied: {} bytes instead of {}",
+                2 + copy * uses,
+                2 * uses
+            ),
+            Decision::Hoist => format!(
+                "it is needed {times}, and no use of it lasts while all others are made, so it is made once, in a slot, \
+                 and copied: {hoist} bytes; made at each use {rebuild}"
+            ),
+            Decision::Table => "code objects have it in their data".to_owned(),
+        }
+    }
+
+    fn is_load(&self) -> bool {
+        crate::share::immediate(self.graph, self.id, self.options.profile).is_some()
+    }
+
+    /// Whether no instruction makes it out of data.
+    fn has_no_other_way(&self) -> bool {
+        matches!(
+            self.graph.object(self.id),
+            Object::None | Object::True | Object::False | Object::Ellipsis | Object::StopIteration
+        )
+    }
+
+    /// Bytes saved against making it at each use.
+    fn saved(&self) -> Option<i64> {
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let Some(costs) = self.costs else {
+            let n_more = signed(u64::from(self.graph.table_uses(self.id).saturating_sub(1)));
+            return Some(if self.options.sharing == Sharing::None { 0 } else { n_more * self.table_len() });
+        };
+        if self.graph.object(self.id).has_identity() && costs.uses > 1 {
+            return None;
+        }
+        let n_uses = signed(costs.uses);
+        let each = if self.has_no_other_way() { 2 * n_uses } else { signed(costs.rebuild()) };
+        Some(match self.decision {
+            Decision::Load(Instruction { oparg, .. }) => each - Instruction::len(oparg) as i64 * n_uses,
+            Decision::Hoist if self.is_load() => each - 2 - signed(costs.copy) * n_uses,
+            Decision::Hoist => each - signed(costs.hoist()),
+            Decision::Keep => each - signed(costs.keep()),
+            Decision::Once | Decision::Rebuild | Decision::Table => 0,
+        })
+    }
+
+    /// Bytes of a table as they stand in the data.
+    fn table_len(&self) -> i64 {
+        let Object::Bytes(bytes) = *self.graph.object(self.id) else { return 0 };
+        if bytes.len() <= 1 || self.waits != Some(Waits::Data) {
+            return 0;
+        }
+        let python = self.graph.heap.python();
+        let mut stripped = Vec::new();
+        if self.is_bytecode && self.options.dialect().strips_caches && caches::strip(python, bytes, &mut stripped) {
+            return stripped.len() as i64;
+        }
+        bytes.len() as i64
+    }
+}
+
+fn loads(values: &[Explained], of: impl Fn(Op) -> bool) -> Saved {
+    let mut sum = Saved::default();
+    for value in values {
+        if let (Decision::Load(instruction), Some(costs)) = (value.decision, value.costs)
+            && of(instruction.op)
+        {
+            sum.values += 1;
+            sum.places += value.n_uses;
+            let own = Instruction::len(instruction.oparg) as i64 * i64::from(costs.uses as u32);
+            let otherwise = if costs.uses == 1 { costs.make } else { costs.hoist().min(costs.rebuild()) };
+            sum.bytes += if value.saved == Some(0) { 0 } else { otherwise as i64 - own };
+        }
+    }
+    sum
+}
+
+fn tables(values: &[Explained]) -> Saved {
+    let mut sum = Saved::default();
+    for value in values.iter().filter(|value| value.waits == Some(Waits::Data) && value.n_uses > 1) {
+        sum.values += 1;
+        sum.places += value.n_uses;
+        sum.bytes += value.saved.unwrap_or_default();
+    }
+    sum
+}
+
+impl Explanation {
+    /// Shows only values whose literal contains a text, those that are needed once too.
+    #[must_use]
+    pub fn with_value(self, text: &str) -> Self {
+        Self { filter: Some(text.to_owned()), ..self }
+    }
+
+    /// Shows no more than so many values; by default each format shows as many as it can show well.
+    #[must_use]
+    pub fn with_top(self, n: usize) -> Self {
+        Self { top: Some(n), ..self }
+    }
+
+    /// What it calls itself: the name of a file.
+    #[must_use]
+    pub fn with_name(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    /// The values that are shown, without a limit: those that saved most first.
+    pub fn subjects(&self) -> Vec<usize> {
+        let is_shown = |value: &Explained| match &self.filter {
+            Some(text) => value.contains(text),
+            None => value.is_subject(),
+        };
+        let mut shown: Vec<usize> = (0..self.values.len()).filter(|at| is_shown(&self.values[*at])).collect();
+        let rank = |at: &usize| {
+            let value = &self.values[*at];
+            (std::cmp::Reverse(value.saved.unwrap_or_default()), std::cmp::Reverse(value.n_uses), *at)
+        };
+        shown.sort_by_key(rank);
+        shown
+    }
+}

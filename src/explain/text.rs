@@ -1,0 +1,137 @@
+//! Spells an explanation for people.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{Explained, Explanation, Saved, Size, Totals};
+
+/// Values that are shown if nothing else is said.
+const TOP: usize = 20;
+
+/// Places that are named of a value.
+const N_PLACES: usize = 4;
+
+impl Display for Explanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let subjects = self.subjects();
+        let n_shown = subjects.len().min(self.top.unwrap_or(TOP));
+        match &self.filter {
+            Some(text) => writeln!(f, "{}: {} that contain {text:?}", self.name, count(subjects.len(), "value"))?,
+            None => {
+                writeln!(f, "{}\n", self.name)?;
+                write!(f, "{}", self.totals)?;
+                if let Some(row) = self.rows.get(self.totals.max_row) {
+                    let of = format!("{} {}", row.mnemonic, row.value);
+                    line(
+                        f,
+                        "stack",
+                        &format!("at most {}, first at byte {}: {of}", self.totals.max_stack, row.offset),
+                    )?;
+                }
+                let head = "needed more than once, or that could have been shared and were not";
+                writeln!(f, "\n{} {head}; what saved most first", count(subjects.len(), "value"))?;
+            }
+        }
+        for at in &subjects[..n_shown] {
+            writeln!(f)?;
+            self.values[*at].lines(f, self)?;
+        }
+        if n_shown < subjects.len() {
+            writeln!(f, "\n{} more: --top {} shows all", subjects.len() - n_shown, subjects.len())?;
+        }
+        Ok(())
+    }
+}
+
+impl Explained {
+    fn lines(&self, f: &mut Formatter<'_>, of: &Explanation) -> fmt::Result {
+        let mark = match self.interned {
+            Some(true) => "interned str",
+            _ => self.kind,
+        };
+        writeln!(f, "{}  {mark}  {}", self.id, self.value)?;
+        let n = self.n_uses;
+        let mut places: Vec<String> = self.places.iter().take(N_PLACES).map(ToString::to_string).collect();
+        if self.places.len() > N_PLACES {
+            places.push(format!("and {} more", self.places.len() - N_PLACES));
+        }
+        let n_times = if n == 1 { "once".to_owned() } else { format!("{n} times") };
+        line(f, "needed", &format!("{n_times}: {}", places.join(", ")))?;
+        let place = match (self.waits, self.row.and_then(|row| of.rows.get(row))) {
+            (Some(waits), Some(row)) => format!(", waits in {waits}, made at byte {}", row.offset),
+            (Some(waits), None) => format!(", waits in {waits}"),
+            (None, _) => String::new(),
+        };
+        line(f, "decided", &format!("{}{place}", self.decided()))?;
+        line(f, "why", &self.why)?;
+        match self.saved {
+            Some(0) if n == 1 => {}
+            Some(bytes) => line(f, "saved", &format!("{bytes} bytes, against making it at each use"))?,
+            None => line(f, "saved", "nothing to compare with: it must be one object")?,
+        }
+        for apart in &self.apart {
+            line(f, "apart", apart)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Totals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let decided: Vec<String> =
+            self.decisions.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{n} {word}")).collect();
+        let Totals { n_objects, n_values, n_shared, .. } = self;
+        line(f, "objects", &format!("{n_objects} in the dump, {n_values} values, {n_shared} needed more than once"))?;
+        line(f, "decided", &decided.join(", "))?;
+        line(f, "size", &self.size.to_string())?;
+        let saved = |other: Size| {
+            let bytes = other.bytes as i64 - self.size.bytes as i64;
+            let instructions = other.instructions as i64 - self.size.instructions as i64;
+            format!("sharing saved {bytes} bytes, {instructions} instructions")
+        };
+        line(
+            f,
+            "as shared",
+            &format!("{} if only what the dump shares were one: {}", self.identity, saved(self.identity)),
+        )?;
+        match self.unshared {
+            Some(size) => line(f, "unshared", &format!("{size} if nothing were shared: {}", saved(size)))?,
+            None => line(f, "unshared", "more than 64 times the dump if nothing were shared")?,
+        }
+        line(f, "names", &self.names.said("LOAD_COMMON_NAME"))?;
+        line(f, "constants", &self.constants.said("LOAD_COMMON_CONST, LOAD_INT and LOAD_CHAR"))?;
+        let Saved { values, places, bytes } = self.tables;
+        line(f, "tables", &format!("{values} of code objects stand once for {places} places: {bytes} bytes saved"))?;
+        let references = &self.references;
+        let share = |part: usize, all: usize| if all == 0 { 0.0 } else { 100.0 * part as f64 / all as f64 };
+        let extended = format!(
+            "{} by instructions, {} ({:.1} %) with EXTENDED_ARG; {} in the data, {} ({:.1} %) of more than a byte",
+            references.instructions,
+            references.extended,
+            share(references.extended, references.instructions),
+            references.data,
+            references.long,
+            share(references.long, references.data)
+        );
+        line(f, "references", &extended)
+    }
+}
+
+impl Saved {
+    fn said(&self, what: &str) -> String {
+        format!("{what} bring {} to {} places: {} bytes saved", count(self.values, "value"), self.places, self.bytes)
+    }
+}
+
+impl Display for Size {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes in {} instructions", self.bytes, self.instructions)
+    }
+}
+
+fn line(f: &mut Formatter<'_>, head: &str, text: &str) -> fmt::Result {
+    writeln!(f, "  {head:<10}  {text}")
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
