@@ -18,10 +18,10 @@ use rehydrate::{Explanation, Input, Options, Python};
 #[command(after_help = "\
 Examples:
   rehydrate explain module.pyc
-  rehydrate explain module.pyc --value 'Return the area'    is it shared, and why
-  rehydrate explain module.pyc --sharing identity           what the dump shares
-  rehydrate explain module.pyc --format html > module.html  a page of all values
-  rehydrate explain module.pyc --format dot | dot -Tsvg > module.svg
+  rehydrate explain module.pyc --value 'Return the'    is it shared, and why
+  rehydrate explain module.pyc --sharing identity      what the dump shares
+  rehydrate explain module.pyc --format html > m.html  a page of all values
+  rehydrate explain module.pyc --format dot | dot -Tsvg > m.svg
 
 Exit status:
   0  all are explained
