@@ -18,9 +18,9 @@ use rehydrate::{Explanation, Input, Options, Python};
 #[command(after_help = "\
 Examples:
   rehydrate explain module.pyc
-  rehydrate explain module.pyc --value 'Return the area'    where a docstring is needed, and whether it is shared
-  rehydrate explain module.pyc --sharing identity           what the dump itself shares
-  rehydrate explain module.pyc --format html > module.html  a page with the listing, the stack, and all values
+  rehydrate explain module.pyc --value 'Return the area'
+  rehydrate explain module.pyc --sharing identity
+  rehydrate explain module.pyc --format html > module.html
   rehydrate explain module.pyc --format dot | dot -Tsvg > module.svg
 
 Exit status:
