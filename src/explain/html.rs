@@ -56,11 +56,14 @@ impl Explanation {
         let max = self.totals.max_stack.max(1);
         let points: Vec<String> =
             heights.iter().enumerate().map(|(at, height)| format!("{at},{}", max as usize - height)).collect();
+        // The line has a width, for which there is room above and below.
+        let pad = max / 20 + 1;
+        let height = max + 2 * pad;
         let (width, top) = (heights.len().max(2) - 1, self.rows.get(self.totals.max_row).map_or(0, |row| row.offset));
         _ = writeln!(
             page,
             "<figure><figcaption>Height of the stack: at most {max}, first at byte {top}. Click to go there.\
-             </figcaption>\n<svg id=\"plot\" viewBox=\"0 0 {width} {max}\" preserveAspectRatio=\"none\" role=\"img\" \
+             </figcaption>\n<svg id=\"plot\" viewBox=\"0 -{pad} {width} {height}\" preserveAspectRatio=\"none\" role=\"img\" \
              aria-label=\"Height of the stack over the instructions\" data-group=\"{group}\">\
              <polyline points=\"{}\"/><line id=\"here\" x1=\"0\" x2=\"0\" y1=\"0\" y2=\"{max}\"/></svg></figure>",
             points.join(" ")

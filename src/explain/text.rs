@@ -15,7 +15,9 @@ impl Display for Explanation {
         let subjects = self.subjects();
         let n_shown = subjects.len().min(self.top.unwrap_or(TOP));
         match &self.filter {
-            Some(text) => writeln!(f, "{}: {} that contain {text:?}", self.name, count(subjects.len(), "value"))?,
+            Some(text) => {
+                writeln!(f, "{}: {} with {text:?} in the literal", self.name, count(subjects.len(), "value"))?
+            }
             None => {
                 writeln!(f, "{}\n", self.name)?;
                 write!(f, "{}", self.totals)?;
