@@ -3,7 +3,7 @@
 //! ```
 //! use rehydrate::{Options, Profile, Python, snapshot};
 //!
-//! let dump = b")\x04i\x01\0\0\0z\x01ag\0\0\0\0\0\x80B@)\x02i\x02\0\0\0z\x03foo";
+//! let dump = b")\x04i\x01\0\0\0Z\x01ag\0\0\0\0\0\x80B@)\x02i\x02\0\0\0Z\x03foo";
 //! let options = Options { profile: Profile::Core, ..Options::default() };
 //! insta::assert_snapshot!(snapshot::text(dump, "3.13".parse::<Python>().ok(), options)?, @r"
 //! ; Initializer of Python 3.13 objects: 16 bytes of instructions, 12 of data, 0 of source; at most 5 values on the stack

@@ -90,8 +90,8 @@ fn what_is_new_is_left_for_review() {
     let (said, _) = desk.run("in", 1);
     assert_eq!(
         said,
-        "snaps/a.pyc.snap: new, for review in snaps/a.pyc.snap.new\n\
-         snaps/pkg__b.pyc.snap: new, for review in snaps/pkg__b.pyc.snap.new\n"
+        "snaps/a.pyc.snap: missing, for review in snaps/a.pyc.snap.new\n\
+         snaps/pkg__b.pyc.snap: missing, for review in snaps/pkg__b.pyc.snap.new\n"
     );
     assert_eq!(desk.names(), ["a.pyc.snap.new", "pkg__b.pyc.snap.new"]);
 }
@@ -200,7 +200,7 @@ fn a_snapshot_without_an_input_is_named_and_kept() {
     let desk = Desk::accepted();
     fs::remove_file(desk.0.path().join("in/a.pyc")).expect("it is there");
     for mode in ["", "--check", "--update"] {
-        assert_eq!(desk.run(&format!("in {mode}"), 0).1, "snaps: 1 of no input: a.pyc.snap\n", "{mode}");
+        assert_eq!(desk.run(&format!("in {mode}"), 0).1, "snaps: 1 not of these inputs: a.pyc.snap\n", "{mode}");
     }
     assert_eq!(desk.names(), ["a.pyc.snap", "pkg__b.pyc.snap"]);
 }

@@ -17,8 +17,9 @@ use rehydrate::{Options, Python, snapshot};
 /// Hold what is emitted against reviewed files, and show what changed
 ///
 /// NAME.snap in the folder DIR has the listing of the input NAME, without its header and source section; for an input of a
-/// folder, NAME is the path inside it, `__` for each `/`. The files are those of the crate insta: a listing that is new, or
-/// is not what its file says, is written beside it as NAME.snap.new, for `cargo insta review --workspace-root DIR`.
+/// folder, NAME is the path inside it, `__` for each `/`. The files are those of the Rust crate insta. What is new, or has
+/// changed, is written beside its snapshot as NAME.snap.new: `cargo insta review` takes it up where DIR is inside a cargo
+/// package; elsewhere --update accepts all.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -156,8 +157,7 @@ impl Work {
         }
         let source = input.inside.to_string_lossy().replace('\\', "/");
         let file = snapshot::file(&source, &self.expression, &text);
-        let difference = kept.as_ref().map_or_else(String::new, |kept| self.difference(path, kept, &text));
-        let (changed, missing) = match self.mode {
+        let beside = match self.mode {
             Mode::Update => {
                 Output::File(path.to_owned()).write(file.as_bytes())?;
                 remove(&pending)?;
@@ -165,14 +165,13 @@ impl Work {
             }
             Mode::Review => {
                 Output::File(pending.clone()).write(file.as_bytes())?;
-                let beside = format!("for review in {}", pending.display());
-                (format!("changed, {beside}"), format!("new, {beside}"))
+                format!(", for review in {}", pending.display())
             }
-            Mode::Check => ("changed".to_owned(), "missing".to_owned()),
+            Mode::Check => String::new(),
         };
         Err(Failure::No(match kept {
-            Some(_) => format!("{name}: {changed}\n{difference}"),
-            None => format!("{name}: {missing}\n"),
+            Some(kept) => format!("{name}: changed{beside}\n{}", self.difference(path, &kept, &text)),
+            None => format!("{name}: missing{beside}\n"),
         }))
     }
 
@@ -264,17 +263,16 @@ const MAX_NAMED: usize = 10;
 fn name_orphans(dir: &Path, inputs: &[(InputFile, PathBuf)]) -> Result<(), Failure> {
     let failed = |error| Failure::Io(dir.display().to_string(), error);
     let held: HashSet<_> = inputs.iter().filter_map(|(_, path)| path.file_name()).collect();
-    let mut orphans = Vec::new();
-    match fs::read_dir(dir) {
+    let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-        Ok(entries) => {
-            for entry in entries {
-                let name = entry.map_err(failed)?.file_name();
-                if Path::new(&name).extension().is_some_and(|extension| extension == "snap") && !held.contains(&*name) {
-                    orphans.push(name.to_string_lossy().into_owned());
-                }
-            }
+        entries => entries.map_err(failed)?,
+    };
+    let mut orphans = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let is_snapshot = Path::new(&name).extension().is_some_and(|extension| extension == "snap");
+        if is_snapshot && !held.contains(&*name) {
+            orphans.push(name.to_string_lossy().into_owned());
         }
     }
     if !orphans.is_empty() {
@@ -284,7 +282,7 @@ fn name_orphans(dir: &Path, inputs: &[(InputFile, PathBuf)]) -> Result<(), Failu
         orphans.truncate(MAX_NAMED);
         let named = orphans.join(", ");
         // If standard error is closed there is nobody to tell.
-        _ = writeln!(io::stderr(), "{dir}: {n_orphans} of no input: {named}{more}");
+        _ = writeln!(io::stderr(), "{dir}: {n_orphans} not of these inputs: {named}{more}");
     }
     Ok(())
 }
