@@ -83,7 +83,7 @@ impl Section {
 pub enum Table {
     /// The next so many bytes of its section. Low bit 0; those of more than one byte are numbered, section by section.
     Inline(u32),
-    /// As many bytes of bytecode without its inline caches. See [`crate::caches`].
+    /// As many bytes of bytecode without its inline caches. See `caches.rs`.
     Stripped(u32),
     /// The table of this number in the same section, again. Low bits 01.
     Earlier(u32),

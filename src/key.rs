@@ -1,7 +1,7 @@
 //! When two objects may become one.
 //!
 //! Two objects merge when their keys are equal: Python code could then tell them apart only by `is`. A key is not built;
-//! [`Keys`] hashes and compares the objects where they stand.
+//! `Keys` hashes and compares the objects where they stand.
 //!
 //! Invariants:
 //! - A key is a type and bits, never a Python value: 1, 1.0 and True have three keys, 0.0 and -0.0 two.

@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //! - The text is ASCII, depends on nothing but the file, and holds all of it.
-//! - A value is summarized in [`WIDTH`] characters, out of the summaries of what it holds: sharing is never expanded, and
+//! - A value is summarized in `WIDTH` characters, out of the summaries of what it holds: sharing is never expanded, and
 //!   the time is linear in the size of the file.
 
 use std::cell::RefCell;

@@ -18,17 +18,10 @@ use rehydrate::{Explanation, Input, Options, Python};
 #[command(after_help = "\
 Examples:
   rehydrate explain module.pyc
-<<<<<<< HEAD
   rehydrate explain module.pyc --value 'Return the'    is it shared, and why
   rehydrate explain module.pyc --sharing identity      what the dump shares
   rehydrate explain module.pyc --format html > m.html  a page of all values
   rehydrate explain module.pyc --format dot | dot -Tsvg > m.svg
-=======
-  rehydrate explain module.pyc --value 'Return the area'
-  rehydrate explain module.pyc --sharing identity
-  rehydrate explain module.pyc --format html > module.html
-  rehydrate explain module.pyc --format dot | dot -Tsvg > module.svg
->>>>>>> explain
 
 Exit status:
   0  all are explained

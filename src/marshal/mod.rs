@@ -1,6 +1,6 @@
 //! The marshal format: reading it without loss, writing it exactly or plainly.
 //!
-//! - [`read`] turns bytes into a [`Dump`]: a [`Heap`] and a [`Transcript`] of what the heap alone does not know.
+//! - [`read`] turns bytes into a [`Dump`]: a [`Heap`](crate::heap::Heap) and a [`Transcript`] of what the heap alone does not know.
 //! - [`write_exact`] turns both back into the identical bytes.
 //! - [`write()`] writes a heap alone, a flag exactly where a reference follows.
 
