@@ -143,13 +143,10 @@ pub fn share(graph: &Graph<'_, '_>, profile: Profile) -> Shared {
         profile,
         tree: if profile.keeps_values() { Tree::new(graph) } else { Tree { branches: Vec::new() } },
         users: if profile.keeps_values() { Users::new(graph) } else { Users::default() },
-        outside: vec![false; graph.len()],
-        again: vec![false; graph.len()],
-        section_of: vec![None; graph.len()],
-        is_in_two_sections: vec![false; graph.len()],
+        notes: vec![Note::default(); graph.len()],
     };
     for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
-        sharing.outside[id.index()] = true;
+        sharing.notes[id.index()].is_outside = true;
     }
     for (id, _) in &graph.deferred {
         decisions[id.index()] = Decision::Hoist;
@@ -168,21 +165,29 @@ struct Sharer<'g> {
     graph: &'g Graph<'g, 'g>,
     tree: Tree,
     users: Users,
-    /// By node: whether something outside the tree needs it, the end or a deferred container.
-    outside: Vec<bool>,
-    /// By node: whether it is part of something that is rebuilt, so that one use is several.
-    again: Vec<bool>,
     profile: Profile,
-    /// By node: the section in which it stands as a table.
-    section_of: Vec<Option<Section>>,
-    /// By node: whether it is a table of two kinds. Tables are numbered section by section, so it takes a slot.
-    is_in_two_sections: Vec<bool>,
+    /// By node.
+    notes: Vec<Note>,
+}
+
+/// What users say of a value.
+#[derive(Clone, Copy, Default)]
+struct Note {
+    /// Something outside the tree needs it: the end, or a deferred container.
+    is_outside: bool,
+    /// It is part of something that is rebuilt, so that one use is several.
+    again: bool,
+    /// The section in which it stands as a table.
+    section: Option<Section>,
+    /// It is a table of two kinds. Tables are numbered section by section, so it takes a slot.
+    is_in_two_sections: bool,
 }
 
 impl Sharer<'_> {
     fn decide(&mut self, id: NodeId) -> Decision {
         let graph = self.graph;
-        if graph.uses(id) == 0 && !self.is_in_two_sections[id.index()] {
+        let note = self.notes[id.index()];
+        if (graph.uses(id) == 0) & !note.is_in_two_sections {
             return Decision::Table;
         }
         if let Some(instruction) = immediate(graph, id, self.profile) {
@@ -191,12 +196,12 @@ impl Sharer<'_> {
         }
         let is_table = graph.table_uses(id) > 0;
         if graph.sharing == Sharing::None {
-            let again = graph.uses(id) > 1 || self.again[id.index()];
+            let again = graph.uses(id) > 1 || note.again;
             return match (again, graph.object(id).has_identity()) {
                 (false, _) => Decision::Once,
                 (true, true) => Decision::Hoist,
                 (true, false) => {
-                    graph.operands(id).iter().for_each(|operand| self.again[operand.index()] = true);
+                    graph.operands(id).iter().for_each(|operand| self.notes[operand.index()].again = true);
                     Decision::Rebuild
                 }
             };
@@ -204,7 +209,7 @@ impl Sharer<'_> {
         if graph.uses(id) == 1 && !is_table {
             return Decision::Once;
         }
-        let is_in_the_tree = self.profile.keeps_values() && !is_table && !self.outside[id.index()];
+        let is_in_the_tree = self.profile.keeps_values() && !is_table && !note.is_outside;
         let keeper = if is_in_the_tree { self.tree.keeper(self.users.of(id)) } else { None };
         let can_rebuild =
             !is_table && !graph.object(id).is_compound() && graph.heap.is_process_wide(graph.object_id(id));
@@ -229,9 +234,10 @@ impl Sharer<'_> {
             let fields = &self.graph.heap.python().layout().tables;
             for (table, field) in tables.iter().zip(fields) {
                 let section = Section::of_table(*field);
-                let first = self.section_of[table.index()].get_or_insert(section);
+                let note = &mut self.notes[table.index()];
+                let first = *note.section.get_or_insert(section);
                 let is_shared = self.graph.sharing != Sharing::None && !is_short(self.graph.object(*table));
-                self.is_in_two_sections[table.index()] |= *first != section && is_shared;
+                note.is_in_two_sections |= first != section && is_shared;
             }
         }
         if !self.profile.keeps_values() {
