@@ -194,23 +194,25 @@ impl Forecast {
         self.classes.len() - 1
     }
 
-    /// The type byte that is expected of a class, and the place to keep the real one.
-    #[inline]
-    fn foreseen(&mut self, class: usize) -> &mut u8 {
+    /// The type byte that is expected of a class.
+    fn type_byte(&self, class: usize) -> u8 {
         let Class { index, kind } = self.classes[class];
-        &mut self.last[usize::from(index != NONE)][usize::from(kind & 0x7f)]
+        self.last[usize::from(index != NONE)][usize::from(kind & 0x7f)]
     }
 
-    /// Notes the real type byte.
+    /// Notes the real type byte. Whether another one was expected; and the index that was, if it is a reference.
     #[inline]
-    fn saw(&mut self, byte: u8, class: usize) {
+    fn see(&mut self, byte: u8, class: usize) -> (bool, u32) {
+        let class = &mut self.classes[class];
+        let foreseen = &mut self.last[usize::from(class.index != NONE)][usize::from(class.kind & 0x7f)];
+        let seen = (*foreseen != byte, class.index);
+        *foreseen = byte;
         let takes = TAKES_INDEX[usize::from(byte)];
-        let index = &mut self.classes[class].index;
-        *index = if takes & self.has_classes { self.next_index } else { *index };
+        class.index = if takes & self.has_classes { self.next_index } else { class.index };
         self.next_index += u32::from(takes);
+        seen
     }
 
-    #[inline]
     fn index(&self, class: usize) -> u32 {
         self.classes[class].index
     }
@@ -238,15 +240,12 @@ fn record(dump: &Dump<'_>, graph: &Graph<'_, '_>, mut forecast: Forecast) -> Rec
             let code = byte & !FLAG_REF;
             let class = if code == TypeCode::Null as u8 { None } else { graph.node_of(id) };
             let class = class.map_or(forecast.null(), NodeId::index);
-            let foreseen = forecast.foreseen(class);
-            let differs = *foreseen != byte;
-            *foreseen = byte;
+            let (differs, index) = forecast.see(byte, class);
             byte_of_bits |= u8::from(differs) << at;
             types[n_types] = byte;
             n_types += usize::from(differs);
-            foreseen_indexes[n_refs] = forecast.index(class);
+            foreseen_indexes[n_refs] = index;
             n_refs += usize::from(code == TypeCode::Ref as u8);
-            forecast.saw(byte, class);
         }
         bits.push(byte_of_bits);
     }
@@ -291,15 +290,14 @@ impl<'s> Script<'s> for Player<'s> {
             return Err(ErrorKind::BadSource("it ends early").into());
         }
         let class = id.map_or(self.forecast.null(), |id| self.class(id));
-        let foreseen = self.forecast.foreseen(class);
+        let mut byte = self.forecast.type_byte(class);
         if self.bits[self.at / 8] >> (self.at % 8) & 1 != 0 {
-            let (&byte, rest) = self.types.split_first().expect("one for each bit");
+            let (&other, rest) = self.types.split_first().expect("one for each bit");
             self.types = rest;
-            *foreseen = byte;
+            byte = other;
         }
-        let byte = *foreseen;
         self.at += 1;
-        self.forecast.saw(byte, class);
+        self.forecast.see(byte, class);
         Ok(byte)
     }
 
