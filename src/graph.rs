@@ -17,7 +17,6 @@ use crate::error::{ErrorKind, Result};
 use crate::heap::{Children, Heap, Items, Object, ObjectId, fixed};
 use crate::key::{Keys, Sharing};
 use crate::marshal::{Dump, kind, shorten, unhashable};
-use crate::python::FieldKind;
 
 /// The name of a node of a [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -413,16 +412,7 @@ fn path(heap: &Heap<'_>, objects: &[ObjectId]) -> String {
     for (at, pair) in objects.windows(2).enumerate() {
         let what = heap[pair[0]].type_name();
         let place = heap.children(pair[0]).position(|child| child == pair[1]).expect("each holds the next");
-        let step = match heap[pair[0]] {
-            Object::Code(_) => {
-                let fields = heap.python().layout().fields.iter().filter(|field| field.kind() != FieldKind::Number);
-                fields.map(|field| field.name()).nth(place).unwrap_or_default().to_owned()
-            }
-            Object::Dict(_) | Object::FrozenDict(_) => {
-                format!("{} {}", if place % 2 == 0 { "key" } else { "value" }, place / 2)
-            }
-            _ => format!("item {place}"),
-        };
+        let step = heap.name_of_child(pair[0], place);
         let back = if at + 1 == last { format!(" > the {} again", heap[pair[1]].type_name()) } else { String::new() };
         steps.push(format!("{what} > {step}{back}"));
     }

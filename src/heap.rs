@@ -524,6 +524,20 @@ impl<'a> Heap<'a> {
         }
     }
 
+    /// What the `place`-th of the [`Self::children`] of an object is called: its field, or its number.
+    pub(crate) fn name_of_child(&self, id: ObjectId, place: usize) -> String {
+        match self[id] {
+            Object::Code(_) => {
+                let fields = self.python.layout().fields.iter().filter(|field| !field.is_number());
+                fields.map(|field| field.name()).nth(place).unwrap_or_default().to_owned()
+            }
+            Object::Dict(_) | Object::FrozenDict(_) => {
+                format!("{} {}", if place.is_multiple_of(2) { "key" } else { "value" }, place / 2)
+            }
+            _ => format!("item {place}"),
+        }
+    }
+
     /// What a container holds that is no code object, as by [`Self::children`].
     pub(crate) fn held(&self, id: ObjectId) -> &[ObjectId] {
         match self.children(id) {

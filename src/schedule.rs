@@ -36,7 +36,7 @@ const PULL: u32 = 4;
 /// Orders the hoisted values.
 ///
 /// The order is Kahn's: of the values whose parts have their slots, the most used comes next, so that LOAD_FAST reaches
-/// it with one byte; behind the first 230, the least used, so that COPY reaches the hot ones from above.
+/// it with one byte; behind the near ones, the least used, so that COPY reaches the hot ones from above.
 pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Schedule {
     let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()] };
     for (id, _) in &graph.deferred {
