@@ -117,6 +117,8 @@ struct Emitter<'g> {
     sections: [Vec<u8>; Section::ALL.len()],
     /// By node: where on the stack it stands, if it is to be copied from there.
     place_of: Vec<u32>,
+    /// Values that are made again when they are consumed, as they lie on the stack.
+    again: Vec<NodeId>,
     height: u32,
     max_height: u32,
     frames: Vec<Frame<'g>>,
@@ -145,6 +147,7 @@ impl<'g> Emitter<'g> {
             instructions: Vec::with_capacity(4 * graph.len()),
             sections: Section::ALL.map(|section| Vec::with_capacity(expected(section) * graph.len())),
             place_of: vec![NONE; graph.len()],
+            again: Vec::new(),
             height: 0,
             max_height: 0,
             frames: Vec::new(),
@@ -225,7 +228,7 @@ impl<'g> Emitter<'g> {
                 for value in values {
                     self.value(*value)?;
                 }
-                self.height -= step as u32;
+                self.pop(step as u32);
                 self.op(op, self.height - slot);
             }
         }
@@ -282,7 +285,7 @@ impl<'g> Emitter<'g> {
     /// Brings a value onto the stack if that takes no other value; else it is to be opened.
     fn at_once(&mut self, id: NodeId) -> bool {
         let place = self.place_of[id.index()];
-        if place != NONE {
+        if place != NONE && (self.is_near(place) || self.shared.decision(id) != Decision::Rebuild) {
             self.copy(place);
         } else if let Decision::Load(instruction) = self.shared.decision(id) {
             self.op(instruction.op, instruction.oparg);
@@ -341,7 +344,13 @@ impl<'g> Emitter<'g> {
 
     /// Notes where a value stands that other uses copy.
     fn made(&mut self, id: NodeId) {
-        if matches!(self.shared.decision(id), Decision::Hoist | Decision::Keep) {
+        let decision = self.shared.decision(id);
+        let is_made_again =
+            decision == Decision::Rebuild && self.dialect.profile.keeps_values() && self.graph.sharing != Sharing::None;
+        if is_made_again {
+            self.again.push(id);
+        }
+        if matches!(decision, Decision::Hoist | Decision::Keep) || is_made_again {
             self.place_of[id.index()] = self.height - 1;
         }
         if let Some(trace) = &mut self.trace {
@@ -363,6 +372,19 @@ impl<'g> Emitter<'g> {
     fn pushed(&mut self) {
         self.height += 1;
         self.max_height = self.max_height.max(self.height);
+    }
+
+    /// Drops values that were consumed.
+    fn pop(&mut self, n: u32) {
+        self.height -= n;
+        while let Some(id) = self.again.pop_if(|id| self.place_of[id.index()] >= self.height) {
+            self.place_of[id.index()] = NONE;
+        }
+    }
+
+    /// Whether a reference to a place takes no EXTENDED_ARG.
+    fn is_near(&self, place: u32) -> bool {
+        place < 0x100 || self.height - place < 0x100
     }
 
     fn copy(&mut self, slot: u32) {
@@ -462,7 +484,7 @@ impl<'g> Emitter<'g> {
             Object::Code(code) => self.code(id, *code, n_copied.is_some()),
             other => unreachable!("{} has no operands", other.type_name()),
         }
-        self.height -= n_operands - n_copied.unwrap_or(0);
+        self.pop(n_operands - n_copied.unwrap_or(0));
         self.pushed();
     }
 

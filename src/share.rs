@@ -3,7 +3,7 @@
 //! Without sharing, every value would be made at each of its uses: the *construction tree*. A value with several uses is
 //! *hoisted* (made before the tree, in a slot at the bottom of the stack), *kept* (made at its first use, which is an
 //! operand of a value that all the others help to make, and copied from there while it waits to be consumed), or *rebuilt*
-//! (where CPython has one object for the whole process anyway, and making it again is shorter).
+//! (where CPython has one object for the whole process anyway, and making it again, where it does not wait, is shorter).
 //!
 //! Invariants:
 //! - Every node has exactly one [`Decision`].
@@ -28,7 +28,7 @@ pub enum Decision {
     Keep,
     /// It is made before everything that needs it, in a slot.
     Hoist,
-    /// It is made at each use.
+    /// It is made at each use, unless it is on the stack there.
     Rebuild,
     /// It stands in the data, as a table of code objects.
     Table,
@@ -90,6 +90,11 @@ impl Costs {
     /// Made at each use.
     pub fn rebuild(self) -> u64 {
         self.make * self.uses
+    }
+
+    /// Made at so many uses, copied at the others.
+    pub(crate) fn remake(self, n_makes: u64) -> u64 {
+        self.make * n_makes + self.copy * self.uses.saturating_sub(n_makes)
     }
 }
 
@@ -194,7 +199,7 @@ impl Sharer<'_> {
             let is_hoisted = graph.uses(id) >= self.profile.hoists_loads_from() && graph.sharing != Sharing::None;
             return if is_hoisted { Decision::Hoist } else { Decision::Load(instruction) };
         }
-        let is_table = graph.table_uses(id) > 0;
+        let is_table = graph.table_uses(id) > 0 && !is_short(graph.object(id));
         if graph.sharing == Sharing::None {
             let again = graph.uses(id) > 1 || note.again;
             return match (again, graph.object(id).has_identity()) {
@@ -210,18 +215,23 @@ impl Sharer<'_> {
             return Decision::Once;
         }
         let is_in_the_tree = self.profile.keeps_values() && !is_table && !note.is_outside;
-        let keeper = if is_in_the_tree { self.tree.keeper(self.users.of(id)) } else { None };
+        let users = if is_in_the_tree { self.users.of(id) } else { &[] };
+        let n_makes = self.tree.n_makes(users);
+        if n_makes == 1 {
+            let (keeper, place) = users[0];
+            self.tree.place(id, keeper, place);
+            return Decision::Keep;
+        }
         let can_rebuild =
             !is_table && !graph.object(id).is_compound() && graph.heap.is_process_wide(graph.object_id(id));
         if can_rebuild {
             let costs = Costs::new(graph, id, self.profile);
-            if costs.rebuild() < if keeper.is_some() { costs.keep() } else { costs.hoist() } {
+            let n_makes = if is_in_the_tree { n_makes } else { costs.uses };
+            if costs.remake(n_makes) < costs.hoist() {
                 return Decision::Rebuild;
             }
         }
-        let Some((keeper, place)) = keeper else { return Decision::Hoist };
-        self.tree.place(id, keeper, place);
-        Decision::Keep
+        Decision::Hoist
     }
 
     /// Tells each operand of a value who needs it, and each table where.
@@ -336,29 +346,27 @@ impl Tree {
         id
     }
 
-    /// The nearest value that both are made for, or are.
-    fn common(&self, a: NodeId, b: NodeId) -> Option<NodeId> {
-        let depth = self.at(a).depth.min(self.at(b).depth);
-        let (mut a, mut b) = (self.ancestor(a, depth), self.ancestor(b, depth));
-        while a != b {
-            if self.at(a).depth == 0 {
-                return None;
-            }
-            let (jump_a, jump_b) = (self.at(a).jump, self.at(b).jump);
-            (a, b) = if jump_a == jump_b { (self.at(a).parent, self.at(b).parent) } else { (jump_a, jump_b) };
+    /// Whether an operand still waits to be consumed where another one is needed.
+    fn waits(&self, (keeper, place): (NodeId, u32), (user, at): (NodeId, u32)) -> bool {
+        if user == keeper {
+            return at >= place;
         }
-        Some(a)
+        let depth = self.at(keeper).depth;
+        if self.at(user).depth <= depth {
+            return false;
+        }
+        let operand = self.at(self.ancestor(user, depth + 1));
+        operand.parent == keeper && operand.place > place
     }
 
-    /// The value of which the used one is an operand while all its other users are made: that value, and which operand.
-    fn keeper(&self, users: &[(NodeId, u32)]) -> Option<(NodeId, u32)> {
-        let (&(first, _), rest) = users.split_first()?;
-        let keeper = rest.iter().try_fold(first, |common, (user, _)| self.common(common, *user))?;
-        let place = users.iter().filter(|(user, _)| *user == keeper).map(|(_, place)| *place).min()?;
-        let depth = self.at(keeper).depth;
-        let comes_later = |(user, at): &(NodeId, u32)| {
-            if *user == keeper { *at >= place } else { self.at(self.ancestor(*user, depth + 1)).place > place }
-        };
-        users.iter().all(comes_later).then_some((keeper, place))
+    /// At how many uses a value is made that is copied wherever it waits; 3 are many. A third time never pays: what takes
+    /// three bytes or more is as short in a slot.
+    ///
+    /// Users come in the order of decision, so that nothing waits for one that stands before it.
+    fn n_makes(&self, users: &[(NodeId, u32)]) -> u64 {
+        let Some((first, rest)) = users.split_first() else { return 0 };
+        let mut others = rest.iter().filter(|user| !self.waits(*first, **user));
+        let Some(second) = others.next() else { return 1 };
+        if others.all(|user| self.waits(*second, *user)) { 2 } else { 3 }
     }
 }
