@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, OPS, Op, Oparg, Section, Table, TextClass};
 use crate::pyc::Header;
-use crate::python::{Field, Python};
+use crate::python::{DERIVED, Field, Python};
 use crate::varint;
 use crate::verify::verify;
 
@@ -88,6 +88,9 @@ struct CodeLines {
     python: Python,
     numbers: Vec<(Field, i32)>,
     tables: Vec<(Field, Place)>,
+    /// Of MAKE_FULL_CODE: what CPython derives, once it is stated.
+    derived: Option<Vec<u32>>,
+    is_full: bool,
 }
 
 enum Place {
@@ -158,8 +161,10 @@ impl Assembler {
         let Some(code) = &mut self.code else {
             return Err(format!("unknown directive .{}, or no MAKE_CODE stands above it", said(directive)));
         };
-        if directive == "numbers" {
-            return rest.iter().try_for_each(|word| code.number(word));
+        match directive {
+            "numbers" => return rest.iter().try_for_each(|word| code.number(word)),
+            "derived" if code.is_full => return code.derived(rest),
+            _ => {}
         }
         let field = code.python.layout().tables.iter().find(|field| field.name() == directive);
         let Some(field) = field else {
@@ -181,8 +186,9 @@ impl Assembler {
         };
         self.depth = left + instruction.pushes();
         self.max_depth = self.max_depth.max(self.depth);
-        if op == Op::MakeCode {
-            self.code = Some(CodeLines { line: self.line, python, numbers: Vec::new(), tables: Vec::new() });
+        if matches!(op, Op::MakeCode | Op::MakeFullCode) {
+            let (numbers, tables, is_full) = (Vec::new(), Vec::new(), op == Op::MakeFullCode);
+            self.code = Some(CodeLines { line: self.line, python, numbers, tables, derived: None, is_full });
         }
         self.starts.push((self.instructions.len(), self.line));
         instruction.encode(&mut self.instructions);
@@ -220,12 +226,19 @@ impl Assembler {
                 _ => return Err(format!("{mnemonic} takes one character up to U+00FF")),
             },
             Oparg::Strings => {
-                for literal in rest {
-                    let text = text(literal)?;
-                    varint::write(&mut self.sections[Section::Counts as usize], small(text.len())?);
+                let step = if op.counts_uses() { 2 } else { 1 };
+                for words in rest.chunks(step) {
+                    let text = text(words[0])?;
+                    let counts = &mut self.sections[Section::Counts as usize];
+                    varint::write(counts, small(text.len())?);
+                    if op.counts_uses() {
+                        let uses = words.get(1).ok_or_else(|| format!("{mnemonic} says how often each str is used"))?;
+                        varint::write(counts, number(uses)?);
+                        self.sections[Section::Hashes as usize].extend(common::name_hash(&text).to_le_bytes());
+                    }
                     self.sections[Section::Names as usize].extend_from_slice(&text);
                 }
-                small(rest.len())?
+                small(rest.len() / step)?
             }
             Oparg::Mask if rest.is_empty() => {
                 operands.resize(python.layout().operands.len(), None);
@@ -317,6 +330,10 @@ impl Assembler {
             }
             table.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
+        if code.is_full {
+            let derived = code.derived.ok_or("MAKE_FULL_CODE lacks .derived")?;
+            derived.iter().for_each(|number| varint::write(&mut self.sections[Section::Counts as usize], *number));
+        }
         Ok(())
     }
 
@@ -371,6 +388,16 @@ impl CodeLines {
         }
         self.numbers.push((field, number));
         Ok(())
+    }
+
+    /// `co_nlocals=2 co_ncellvars=0 co_nfreevars=0 _co_firsttraceable=0`
+    fn derived(&mut self, rest: &[&str]) -> Parsed {
+        let stated = rest.iter().map(|word| word.split_once('=').unwrap_or((word, "")));
+        if !stated.clone().map(|(name, _)| name).eq(DERIVED) {
+            return Err(format!(".derived takes {}", DERIVED.map(|name| format!("{name}=NUMBER")).join(" ")));
+        }
+        let numbers = stated.map(|(_, digits)| number(digits)).collect::<Parsed<Vec<u32>>>()?;
+        if self.derived.replace(numbers).is_none() { Ok(()) } else { Err(".derived stands twice".to_owned()) }
     }
 
     /// `empty`, `table 12`, `slot 5`, or hexadecimal, which can go on.

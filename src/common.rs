@@ -97,6 +97,19 @@ pub(crate) fn name_operand(name: &[u8]) -> Option<u32> {
     OPERANDS.get(name).copied()
 }
 
+/// The hash that MAKE_NAMES and MAKE_IDENTIFIERS carry of a name, so that a loader finds it in a table of its own without
+/// hashing. It is no secret: a loader compares the text.
+pub fn name_hash(name: &[u8]) -> u32 {
+    let mix = |hash: u64, word: u64| {
+        let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 32
+    };
+    let (words, rest) = name.as_chunks::<8>();
+    let hash = words.iter().fold(name.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let rest = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    mix(hash, rest) as u32
+}
+
 /// A cheap place of a name, from its length and three of its bytes; most others have other places.
 const fn place(name: &[u8]) -> usize {
     if name.is_empty() {
@@ -130,6 +143,15 @@ mod tests {
             assert_eq!(constant.operand() as usize, at);
         }
     }
+
+    /// Images outlive builds.
+    #[test]
+    fn the_hash_of_a_name_is_fixed() {
+        let hashes = ["", "a", "self", "__init__", "collections.abc"].map(|name| name_hash(name.as_bytes()));
+        assert_eq!(hashes, HASHES);
+    }
+
+    const HASHES: [u32; 5] = [0; 5];
 
     #[test]
     fn names_are_found_at_their_operands() {

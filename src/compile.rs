@@ -11,7 +11,7 @@ use crate::heap::{Heap, Object, ObjectId};
 use crate::image::Image;
 use crate::key::Sharing;
 use crate::marshal::{self, Dump};
-use crate::profile::Profile;
+use crate::profile::{Optimize, Profile};
 use crate::python::Field;
 use crate::schedule::schedule;
 use crate::share::share;
@@ -25,6 +25,8 @@ pub struct Options {
     pub sharing: Sharing,
     /// Which instructions are used.
     pub profile: Profile,
+    /// What decisions are to be good at.
+    pub optimize: Optimize,
     /// How the initializer ends.
     pub end: End,
     /// Whether bytecode is stored without its inline caches; `None` leaves it to the profile.
@@ -38,6 +40,7 @@ impl Default for Options {
         Self {
             sharing: Sharing::default(),
             profile: Profile::default(),
+            optimize: Optimize::default(),
             end: End::default(),
             strip_caches: None,
             source_flags: true,
@@ -67,7 +70,7 @@ impl Options {
 pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<'a>> {
     let Source { header, dump, marshal } = source;
     let graph = lower(dump, options.sharing)?;
-    let shared = share(&graph, options.profile);
+    let shared = share(&graph, options.profile, options.optimize);
     let schedule = schedule(&graph, &shared, options.profile);
     let image = emit(&graph, &shared, &schedule, options.dialect(), budget(marshal.len(), options.sharing))?;
     let source = match options.source_flags {

@@ -4,8 +4,17 @@ use crate::caches::has_caches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Op, Section, Table};
-use crate::python::{Field, Python};
+use crate::python::{Derived, Field, Python};
 use crate::varint;
+
+/// A str of MAKE_STRINGS, MAKE_NAMES or MAKE_IDENTIFIERS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batched<'v> {
+    pub(crate) text: &'v [u8],
+    /// How often it is used, and its hash; those of MAKE_STRINGS do not say.
+    pub(crate) uses: Option<u32>,
+    pub(crate) hash: Option<u32>,
+}
 
 /// The cursors of an image.
 #[derive(Debug, Clone)]
@@ -56,6 +65,24 @@ impl<'v> Data<'v> {
         Ok(Table::of(number, field == Field::Code && has_caches(python)))
     }
 
+    /// A str of an instruction that makes many.
+    #[inline]
+    pub(crate) fn batched(&mut self, op: Op) -> Result<Batched<'v>> {
+        let len = self.count()?;
+        let uses = if op.counts_uses() { Some(self.count()?) } else { None };
+        let text = self.take(Section::Names, len)?;
+        let hash = match uses {
+            Some(_) => Some(u32::from_le_bytes(self.take(Section::Hashes, 4)?.try_into().expect("4 bytes were taken"))),
+            None => None,
+        };
+        Ok(Batched { text, uses, hash })
+    }
+
+    /// What CPython derives of a code object, as MAKE_FULL_CODE states it.
+    pub(crate) fn derived(&mut self) -> Result<Derived> {
+        Ok([self.count()?, self.count()?, self.count()?, self.count()?])
+    }
+
     /// Where the operands of an instruction come from, if it says so: a slot, or `None` for the stack.
     pub(crate) fn operands(
         &mut self,
@@ -70,7 +97,7 @@ impl<'v> Data<'v> {
                     operands.push(self.reference()?.checked_sub(1));
                 }
             }
-            Op::MakeCode => {
+            Op::MakeCode | Op::MakeFullCode => {
                 for at in 0..python.layout().operands.len() {
                     let is_copied = oparg >> at & 1 != 0;
                     operands.push(if is_copied { Some(self.reference()?) } else { None });

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 
 use crate::caches;
+use crate::common;
 use crate::error::{ErrorKind, Result};
 use crate::graph::{Graph, NodeId};
 use crate::heap::{CodeId, Object, Str};
@@ -17,8 +18,8 @@ use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::key::Sharing;
 use crate::profile::Profile;
-use crate::python::Field;
-use crate::schedule::{Schedule, is_batched};
+use crate::python::{Field, count_kinds};
+use crate::schedule::Schedule;
 use crate::share::{Decision, Shared, fewest_bytes, immediate};
 use crate::varint;
 
@@ -178,15 +179,13 @@ impl<'g> Emitter<'g> {
 
     fn slots(&mut self) -> Result<()> {
         let slots = &self.schedule.slots;
+        let mut batches = self.schedule.batches.iter().peekable();
         let mut at = 0;
         while let Some(&id) = slots.get(at) {
-            if self.dialect.profile.has_own_instructions() {
-                let batch = slots[at..].iter().take_while(|id| is_batched(self.graph.object(**id))).count();
-                if batch > 1 {
-                    self.strings(&slots[at..at + batch]);
-                    at += batch;
-                    continue;
-                }
+            if let Some(batch) = batches.next_if(|batch| batch.start == at) {
+                self.batch(batch.op, &slots[at..at + batch.len]);
+                at += batch.len;
+                continue;
             }
             if at < self.graph.deferred.len() {
                 let op = if matches!(self.graph.object(id), Object::Dict(_)) { Op::BuildMap } else { Op::BuildList };
@@ -208,13 +207,18 @@ impl<'g> Emitter<'g> {
         Ok(())
     }
 
-    /// MAKE_STRINGS.
-    fn strings(&mut self, ids: &[NodeId]) {
-        self.op(Op::MakeStrings, u32::try_from(ids.len()).expect("no more than nodes"));
+    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
+    fn batch(&mut self, op: Op, ids: &[NodeId]) {
+        self.op(op, u32::try_from(ids.len()).expect("no more than nodes"));
         for &id in ids {
             let Object::Str(text) = *self.graph.object(id) else { unreachable!("only str are batched") };
             let len = self.take(Section::Names, text.raw().0);
             varint::write(&mut self.sections[Section::Counts as usize], len);
+            if op.counts_uses() {
+                // What stands in a slot is copied at each use.
+                varint::write(&mut self.sections[Section::Counts as usize], self.graph.uses(id));
+                self.take(Section::Hashes, &common::name_hash(text.raw().0).to_le_bytes());
+            }
             self.pushed();
             self.made(id);
         }
@@ -252,7 +256,7 @@ impl<'g> Emitter<'g> {
         }
         let mut frame = self.open(id);
         loop {
-            match self.operands(&mut frame) {
+            match self.operands(&mut frame)? {
                 Some(operand) => {
                     let operand = self.open(operand);
                     self.frames.push(std::mem::replace(&mut frame, operand));
@@ -271,15 +275,16 @@ impl<'g> Emitter<'g> {
     }
 
     /// Brings the next operands onto the stack, up to one that is to be opened.
-    fn operands(&mut self, frame: &mut Frame<'g>) -> Option<NodeId> {
+    fn operands(&mut self, frame: &mut Frame<'g>) -> Result<Option<NodeId>> {
         while let Some((&operand, rest)) = frame.operands.split_first() {
             frame.operands = rest;
             let is_copied = frame.n_copied.is_some() && self.place_of[operand.index()] != NONE;
             if !is_copied && !self.at_once(operand) {
-                return Some(operand);
+                return Ok(Some(operand));
             }
+            self.check_budget()?;
         }
-        None
+        Ok(None)
     }
 
     /// Brings a value onto the stack if that takes no other value; else it is to be opened.
@@ -333,9 +338,9 @@ impl<'g> Emitter<'g> {
         (as_references < as_operands).then_some(n_copied as u32)
     }
 
-    /// Operands are at least as many as a value's own instructions, so a check at each value's end is enough.
+    #[inline]
     fn check_budget(&self) -> Result<()> {
-        if self.instructions.len() > self.budget || (self.budget != usize::MAX && self.size() > self.budget) {
+        if self.budget != usize::MAX && self.size() > self.budget {
             let budget = self.budget as u64;
             return Err(ErrorKind::BudgetExceeded { what: "building every value anew", budget }.into());
         }
@@ -512,7 +517,29 @@ impl<'g> Emitter<'g> {
                 }
             }
         }
-        self.op(Op::MakeCode, mask);
+        let op = if self.derived(id) { Op::MakeFullCode } else { Op::MakeCode };
+        self.op(op, mask);
+    }
+
+    /// Writes what CPython derives of a code object. Whether the profile wants it and the version derives anything.
+    fn derived(&mut self, id: NodeId) -> bool {
+        let python = self.graph.heap.python();
+        let (mut kinds, mut first_traceable) = ([0; 3], None);
+        if self.dialect.profile.is_for_loaders() {
+            for (field, &table) in python.layout().tables.iter().zip(self.graph.tables(id)) {
+                let Object::Bytes(bytes) = *self.graph.object(table) else { unreachable!("the reader checks fields") };
+                match field {
+                    Field::LocalsPlusKinds => kinds = count_kinds(bytes),
+                    Field::Code => first_traceable = python.first_traceable(bytes),
+                    _ => {}
+                }
+            }
+        }
+        let Some(first_traceable) = first_traceable else { return false };
+        for number in kinds.into_iter().chain([first_traceable]) {
+            varint::write(&mut self.sections[Section::Counts as usize], number);
+        }
+        true
     }
 
     /// Where a table stands; its bytes go to its section, if they are not on the stack or there already. Empty and

@@ -10,7 +10,7 @@
 //! | varint | length of the module's name |
 //! | varint | length of the filename |
 //! | varint | length of the instructions |
-//! | 10 varints | length of each [`Section`] |
+//! | 11 varints | length of each [`Section`] |
 //! | varint | length of the source section, 0 if there is none |
 //! | | module's name, filename (UTF-8, for people), instructions, sections, source section |
 //!

@@ -34,11 +34,13 @@ pub enum Section {
     Kinds,
     /// Slots from which instructions take their operands.
     References,
+    /// Hashes of names.
+    Hashes,
 }
 
 impl Section {
     /// All, in the order of the image.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Names,
         Self::Strings,
         Self::Bytes,
@@ -49,6 +51,7 @@ impl Section {
         Self::ExceptionTables,
         Self::Kinds,
         Self::References,
+        Self::Hashes,
     ];
 
     /// What it is called.
@@ -64,6 +67,7 @@ impl Section {
             Self::ExceptionTables => "exception tables",
             Self::Kinds => "kinds",
             Self::References => "references",
+            Self::Hashes => "hashes",
         }
     }
 
@@ -266,6 +270,13 @@ macro_rules! instructions {
     (@text interned_utf8) => { Some(TextClass { wide: true, interned: true }) };
 }
 
+impl Op {
+    /// Whether it makes str of which it says how often each is used.
+    pub(crate) fn counts_uses(self) -> bool {
+        matches!(self, Self::MakeNames | Self::MakeIdentifiers)
+    }
+}
+
 /// The oparg's number where the table says so, else the number it says.
 const fn pushes(number: u32) -> Pushes {
     if number == OPARG { Pushes::Oparg } else { Pushes::Fixed(number) }
@@ -327,6 +338,12 @@ instructions! {
         "Pushes what an intrinsic function makes of two values";
     0x1a MakeCode "MAKE_CODE" (Oparg::Mask) Pops::Code => 1, Issue566,
         "Pushes a code object of names, constants, tuples of variable names, name, qualname and filename";
+    0x1b MakeNames "MAKE_NAMES" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
+        "As MAKE_STRINGS, of str that code objects use as names, with how often each is used, and its hash";
+    0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
+        "As MAKE_NAMES, of constants that look like names, and of names of code objects";
+    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Mask) Pops::Code => 1, Own,
+        "As MAKE_CODE, with the numbers that CPython derives";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
         "Ends with the top as the result; what lies below is dropped";
     0x1f StartCode "START_CODE" (Oparg::Unused) Pops::Fixed(1) => 0, Issue566,

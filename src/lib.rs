@@ -86,7 +86,7 @@ pub use heap::{Heap, Object, ObjectId};
 pub use image::Image;
 pub use key::Sharing;
 pub use listing::{Listing, disassemble};
-pub use profile::Profile;
+pub use profile::{Optimize, Profile};
 pub use pyc::Header;
 pub use python::Python;
 pub use tree::tree;

@@ -6,7 +6,8 @@
 //!
 //! A row is an instruction: the byte it begins at, EXTENDED_ARGs included; its mnemonic; its operand; and behind `;`, for
 //! people alone, how many values the stack holds then, and the value that it made, changed or ends with. Lines that begin
-//! with a dot state the rest of the file; those behind MAKE_CODE are its numbers and tables.
+//! with a dot state the rest of the file; those behind MAKE_CODE are its numbers and tables. Behind each str of MAKE_NAMES
+//! stands how often it is used.
 //!
 //! Invariants:
 //! - The text is ASCII, depends on nothing but the file, and holds all of it.
@@ -25,7 +26,7 @@ use crate::data::Data;
 use crate::heap::Str;
 use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Section, Table};
 use crate::literal;
-use crate::python::Field;
+use crate::python::{DERIVED, Field};
 use crate::verify::Verified;
 
 /// Lists an initializer. `header` is the header of its .pyc, empty if it has none.
@@ -64,6 +65,8 @@ pub struct CodeData<'v> {
     pub numbers: Vec<(Field, i32)>,
     /// The tables, in the order of [`crate::python::Layout::tables`].
     pub tables: Vec<(Field, TableData<'v>)>,
+    /// What CPython derives of these, with its names, if it is stated: MAKE_FULL_CODE.
+    pub derived: Vec<(&'static str, u32)>,
 }
 
 /// A table of a code object: a [`Table`] with its bytes.
@@ -179,6 +182,13 @@ impl CodeData<'_> {
             write!(f, " {}={number}", field.name())?;
         }
         writeln!(f)?;
+        if !self.derived.is_empty() {
+            write!(f, "{indent}.derived")?;
+            for (name, number) in &self.derived {
+                write!(f, " {name}={number}")?;
+            }
+            writeln!(f)?;
+        }
         for (field, table) in &self.tables {
             let line = format!("{indent}.{}", field.name());
             match table {
@@ -199,7 +209,7 @@ impl CodeData<'_> {
         Ok(())
     }
 
-    fn json(&self) -> (Value, Value) {
+    fn json(&self) -> (Value, Value, Value) {
         let numbers = self.numbers.iter().map(|(field, number)| (field.name().to_owned(), (*number).into()));
         let tables = self.tables.iter().map(|(field, table)| {
             let table = match table {
@@ -211,7 +221,8 @@ impl CodeData<'_> {
             };
             (field.name().to_owned(), table)
         });
-        (Value::Object(numbers.collect()), Value::Object(tables.collect()))
+        let derived = self.derived.iter().map(|(name, number)| ((*name).to_owned(), (*number).into()));
+        (Value::Object(numbers.collect()), Value::Object(tables.collect()), Value::Object(derived.collect()))
     }
 }
 
@@ -228,9 +239,12 @@ impl Row<'_> {
             "value": self.value,
         });
         if let Some(code) = &self.code {
-            let (numbers, tables) = code.json();
+            let (numbers, tables, derived) = code.json();
             row["numbers"] = numbers;
             row["tables"] = tables;
+            if !code.derived.is_empty() {
+                row["derived"] = derived;
+            }
         }
         row
     }
@@ -283,7 +297,7 @@ impl<'v> Iterator for Rows<'v> {
         self.at = next;
         self.data.operands(instruction, self.verified.python(), &mut self.operands).expect(VERIFIED);
         let mut operand = self.operand(instruction);
-        let code = (instruction.op == Op::MakeCode).then(|| self.code());
+        let code = matches!(instruction.op, Op::MakeCode | Op::MakeFullCode).then(|| self.code(instruction.op));
         let value = self.step(instruction, &operand);
         if instruction.op.info().text.is_some_and(|class| class.interned) {
             operand.push_str(" interned");
@@ -303,11 +317,14 @@ impl<'v> Rows<'v> {
             Oparg::Char => literal::text(Str::latin1(&[oparg as u8], false)),
             Oparg::Strings => {
                 self.made.clear();
+                let mut operand = Vec::new();
                 for _ in 0..oparg {
-                    let len = self.data.count().expect(VERIFIED);
-                    self.made.push(text(self.data.take(Section::Names, len).expect(VERIFIED)));
+                    let batched = self.data.batched(op).expect(VERIFIED);
+                    let made = text(batched.text);
+                    operand.push(batched.uses.map_or_else(|| made.clone(), |uses| format!("{made} {uses}")));
+                    self.made.push(made);
                 }
-                self.made.join(" ")
+                operand.join(" ")
             }
             Oparg::Mask if oparg == 0 => String::new(),
             Oparg::References | Oparg::Mask => {
@@ -328,7 +345,7 @@ impl<'v> Rows<'v> {
         }
     }
 
-    fn code(&mut self) -> CodeData<'v> {
+    fn code(&mut self, op: Op) -> CodeData<'v> {
         let layout = self.verified.python().layout();
         let mut number = |field: &Field| (*field, self.data.count().expect(VERIFIED).cast_signed());
         let numbers = layout.numbers.iter().map(&mut number).collect();
@@ -348,7 +365,12 @@ impl<'v> Rows<'v> {
             };
             (*field, table)
         };
-        CodeData { numbers, tables: layout.tables.iter().map(&mut table).collect() }
+        let tables = layout.tables.iter().map(&mut table).collect();
+        let derived = match op {
+            Op::MakeFullCode => DERIVED.into_iter().zip(self.data.derived().expect(VERIFIED)).collect(),
+            _ => Vec::new(),
+        };
+        CodeData { numbers, tables, derived }
     }
 
     /// Does to the stack of summaries what the instruction does to the stack. Gives the summary to show.
@@ -373,7 +395,7 @@ impl<'v> Rows<'v> {
             | Op::MakeLong => shortened(operand, WIDTH).unwrap_or_default(),
             Op::LoadFast => return self.push(Rc::clone(&self.stack[n])),
             Op::Copy => return self.push(Rc::clone(&self.stack[base - n])),
-            Op::MakeStrings => {
+            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => {
                 let made = self.made.iter().map(|made| shortened(made, WIDTH).unwrap_or_default());
                 self.stack.extend(made.map(|made| Rc::new(RefCell::new(made))));
                 return self.stack.last().map(|last| last.borrow().clone()).unwrap_or_default();
@@ -396,7 +418,7 @@ impl<'v> Rows<'v> {
                 Intrinsic::MakeFrozenSet => format!("frozenset({})", items[0].borrow()),
                 Intrinsic::MakeFrozenDict => format!("frozendict({})", items[0].borrow()),
             },
-            Op::MakeCode => self.code_value(items),
+            Op::MakeCode | Op::MakeFullCode => self.code_value(items),
             Op::ReturnValue | Op::StartCode => {
                 let value = items[0].borrow().clone();
                 self.stack.truncate(base);

@@ -8,12 +8,31 @@ pub enum Profile {
     /// Also our own, where they pay. Bytecode loses its caches.
     #[default]
     Compact,
+    /// Those that are executed fastest inside CPython, with what a loader would else have to find out. Bytecode keeps its
+    /// caches, so that it is copied as it stands.
+    Load,
+}
+
+/// What decisions are to be good at, where the profile leaves a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Optimize {
+    /// Few bytes.
+    Size,
+    /// Little time.
+    #[default]
+    Speed,
 }
 
 impl Profile {
     /// Whether instructions of our own may be used.
     pub fn has_own_instructions(self) -> bool {
-        self == Self::Compact
+        self != Self::Core
+    }
+
+    /// Whether every name is made in a batch, with its hash and the number of its uses, and each code object with the
+    /// numbers that CPython derives.
+    pub fn is_for_loaders(self) -> bool {
+        self == Self::Load
     }
 
     /// Whether bytecode is stored without its inline caches, if nothing else is said.
@@ -39,6 +58,10 @@ impl Profile {
 
     /// Uses from which a value is hoisted that one instruction could load: its slot is referred to by one byte less.
     pub(crate) fn hoists_loads_from(self) -> u32 {
-        if self.has_own_instructions() { 4 } else { u32::MAX }
+        match self {
+            Self::Core => u32::MAX,
+            Self::Compact => 4,
+            Self::Load => 2,
+        }
     }
 }

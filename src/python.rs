@@ -120,6 +120,21 @@ impl Python {
         None
     }
 
+    /// The first instruction that is traced, RESUME, or the length of the bytecode, in units of two bytes; `None` for
+    /// versions without it.
+    ///
+    /// Source: CPython `Objects/codeobject.c`, `init_code`; `opcode.opmap` of each version.
+    pub(crate) fn first_traceable(self, bytecode: &[u8]) -> Option<u32> {
+        let resume = match self.minor {
+            ..=10 => return None,
+            11 | 12 => 151,
+            13 => 149,
+            _ => 128,
+        };
+        let (units, _) = bytecode.as_chunks::<2>();
+        Some(units.iter().position(|[opcode, _]| *opcode == resume).unwrap_or(units.len()) as u32)
+    }
+
     /// Why the code constructor refuses the numbers of arguments, if it does. `n_locals` counts the local variables,
     /// arguments among them.
     ///
@@ -180,11 +195,36 @@ impl FromStr for Python {
     }
 }
 
+/// What CPython derives of a code object: its local variables, cells and free variables, and the first instruction that is
+/// traced, in units of two bytes.
+pub(crate) type Derived = [u32; 4];
+
+/// What they are called, those that Python code cannot see with an underscore.
+pub(crate) const DERIVED: [&str; 4] = ["co_nlocals", "co_ncellvars", "co_nfreevars", "_co_firsttraceable"];
+
+/// How many of the variables of these kinds are local, cells, and free.
+///
+/// Source: CPython `Objects/codeobject.c`, `get_localsplus_counts`.
+pub(crate) fn count_kinds(kinds: &[u8]) -> [u32; 3] {
+    const CO_FAST_CELL: u8 = 0x40;
+    const CO_FAST_FREE: u8 = 0x80;
+    let has = |kind: u8, flag: u8| u32::from(kind & flag != 0);
+    let mut counts = [0; 3];
+    for &kind in kinds {
+        let (is_local, is_cell) = (has(kind, CO_FAST_LOCAL), has(kind, CO_FAST_CELL));
+        counts[0] += is_local;
+        counts[1] += is_cell;
+        counts[2] += has(kind, CO_FAST_FREE) * (1 - is_local.max(is_cell));
+    }
+    counts
+}
+
+const CO_FAST_LOCAL: u8 = 0x20;
+
 /// How many of the variables of these kinds are local.
 ///
 /// Source: CPython `Include/internal/pycore_code.h`, `CO_FAST_LOCAL`.
 pub(crate) fn n_locals(kinds: &[u8]) -> usize {
-    const CO_FAST_LOCAL: u8 = 0x20;
     kinds.iter().filter(|kind| **kind & CO_FAST_LOCAL != 0).count()
 }
 

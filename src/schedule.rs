@@ -4,12 +4,17 @@
 //! - The slots are in topological order: what a slot's value needs from other slots stands below it. Deferred containers
 //!   stand first.
 //! - Every hoisted value has exactly one slot, and nothing else has one.
+//! - The values of a batch need nothing, and stand in consecutive slots.
+
+use std::cmp::Reverse;
 
 use crate::graph::{Graph, NodeId};
 use crate::heap::Object;
+use crate::isa::Op;
 use crate::key::Sharing;
 use crate::profile::Profile;
-use crate::share::{Decision, Shared};
+use crate::python::{Field, FieldKind};
+use crate::share::{Decision, Shared, is_batched};
 
 /// What waits where.
 #[derive(Debug)]
@@ -18,6 +23,16 @@ pub struct Schedule {
     pub slots: Vec<NodeId>,
     /// By node; `NONE` for what is made in place.
     slot_of: Vec<u32>,
+    /// Runs of slots that one instruction makes, in order.
+    pub(crate) batches: Vec<Batch>,
+}
+
+/// A run of slots that one instruction makes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch {
+    pub(crate) op: Op,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
 const NONE: u32 = u32::MAX;
@@ -38,7 +53,7 @@ const PULL: u32 = 4;
 /// The order is Kahn's: of the values whose parts have their slots, the most used comes next, so that LOAD_FAST reaches
 /// it with one byte; behind the near ones, the least used, so that COPY reaches the hot ones from above.
 pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Schedule {
-    let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()] };
+    let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()], batches: Vec::new() };
     for (id, _) in &graph.deferred {
         schedule.push(*id);
     }
@@ -46,24 +61,77 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
         .ids()
         .map(|id| matches!(shared.decision(id), Decision::Hoist) & (schedule.slot_of[id.index()] == NONE))
         .collect();
-    let hoisted = chosen(graph.ids(), &waiting);
-    if graph.sharing == Sharing::None || schedule.slots.len() + hoisted.len() <= profile.n_near_slots() {
-        // Every slot is near, or what is rebuilt has several places at which its parts are needed: any topological order
-        // will do, and ids are in one.
+    let mut hoisted = chosen(graph.ids(), &waiting);
+    if graph.sharing == Sharing::None {
+        // What is rebuilt has several places at which its parts are needed: ids are in topological order.
+        hoisted.into_iter().for_each(|id| schedule.push(id));
+        return schedule;
+    }
+    let n_deferred = graph.deferred.len();
+    if profile.is_for_loaders() {
+        // Names need nothing, so they can stand below all else.
+        let classes = Classes::new(graph);
+        let batch = |id: NodeId| is_batched(graph.object(id)).then(|| classes.op(id));
+        hoisted.sort_by_key(|id| {
+            let rank =
+                [Op::MakeNames, Op::MakeIdentifiers, Op::MakeStrings].iter().position(|op| batch(*id) == Some(*op));
+            rank.map_or((usize::MAX, Reverse(0), *id), |rank| (rank, Reverse(graph.uses(*id)), *id))
+        });
+        hoisted.into_iter().for_each(|id| schedule.push(id));
+        schedule.note_batches(n_deferred, batch);
+        return schedule;
+    }
+    if schedule.slots.len() + hoisted.len() <= profile.n_near_slots() {
+        // Every slot is near: any topological order will do, and ids are in one.
         hoisted.into_iter().for_each(|id| schedule.push(id));
     } else {
         let dependencies = Dependencies::new(graph, shared, &waiting, hoisted);
         kahn(&dependencies, profile.n_near_slots(), &mut schedule);
     }
-    if graph.sharing == Sharing::None {
-        return schedule;
-    }
     if profile.has_own_instructions() {
-        let n_deferred = graph.deferred.len();
-        schedule.batch(graph, n_deferred..profile.n_near_slots());
-        schedule.batch(graph, profile.n_near_slots().max(n_deferred)..usize::MAX);
+        schedule.gather(graph, n_deferred..profile.n_near_slots());
+        schedule.gather(graph, profile.n_near_slots().max(n_deferred)..usize::MAX);
+        schedule.note_batches(n_deferred, |id| is_batched(graph.object(id)).then_some(Op::MakeStrings));
     }
     schedule
+}
+
+/// What the names of a graph are to the code objects that need them.
+struct Classes {
+    /// By node: whether a code object uses it as a name.
+    is_name: Vec<bool>,
+    /// By node: whether it is a constant that looks like a name, or the name of a code object.
+    is_identifier: Vec<bool>,
+}
+
+impl Classes {
+    fn new(graph: &Graph<'_, '_>) -> Self {
+        let mut classes = Self { is_name: vec![false; graph.len()], is_identifier: vec![false; graph.len()] };
+        let looks_like_a_name =
+            |id: &NodeId| matches!(graph.object(*id), Object::Str(text) if text.is_identifier_like());
+        for id in graph.ids().filter(|id| matches!(graph.object(*id), Object::Code(_))) {
+            for (field, &operand) in graph.heap.python().layout().operands.iter().zip(graph.operands(id)) {
+                let items = graph.operands(operand).iter();
+                match field.kind() {
+                    FieldKind::Names => items.for_each(|name| classes.is_name[name.index()] = true),
+                    FieldKind::Tuple => items
+                        .filter(|item| looks_like_a_name(item))
+                        .for_each(|item| classes.is_identifier[item.index()] = true),
+                    _ => classes.is_identifier[operand.index()] |= *field == Field::Name,
+                }
+            }
+        }
+        classes
+    }
+
+    /// The instruction that makes a name together with others of its class.
+    fn op(&self, id: NodeId) -> Op {
+        match (self.is_name[id.index()], self.is_identifier[id.index()]) {
+            (true, _) => Op::MakeNames,
+            (false, true) => Op::MakeIdentifiers,
+            (false, false) => Op::MakeStrings,
+        }
+    }
 }
 
 /// The nodes that are waiting. Which ones do is anyone's guess, so nothing branches on it.
@@ -77,14 +145,23 @@ fn chosen(ids: impl Iterator<Item = NodeId>, waiting: &[bool]) -> Vec<NodeId> {
     chosen
 }
 
-/// Whether MAKE_STRINGS makes it, together with others.
-pub(crate) fn is_batched(object: &Object<'_>) -> bool {
-    matches!(object, Object::Str(text) if text.is_interned() && text.is_ascii() && !text.is_cached())
-}
-
 impl Schedule {
+    /// Notes the runs of slots that one instruction makes, from `start` on; `op` says which one makes a value.
+    fn note_batches(&mut self, start: usize, op: impl Fn(NodeId) -> Option<Op>) {
+        let mut at = start;
+        for run in self.slots[start..].chunk_by(|a, b| op(*a) == op(*b)) {
+            match op(run[0]) {
+                Some(op) if run.len() > 1 || op.counts_uses() => {
+                    self.batches.push(Batch { op, start: at, len: run.len() });
+                }
+                _ => {}
+            }
+            at += run.len();
+        }
+    }
+
     /// Moves what MAKE_STRINGS makes to the front of a range of slots, as far as there are so many.
-    fn batch(&mut self, graph: &Graph<'_, '_>, slots: std::ops::Range<usize>) {
+    fn gather(&mut self, graph: &Graph<'_, '_>, slots: std::ops::Range<usize>) {
         let n_slots = self.slots.len();
         let Some(range) = self.slots.get_mut(slots.start.min(n_slots)..slots.end.min(n_slots)) else { return };
         let mut others = Vec::with_capacity(range.len());

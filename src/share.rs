@@ -15,7 +15,7 @@ use crate::graph::{Graph, NodeId};
 use crate::heap::Object;
 use crate::isa::{Instruction, Op, Section};
 use crate::key::Sharing;
-use crate::profile::Profile;
+use crate::profile::{Optimize, Profile};
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,10 @@ impl Shared {
     }
 }
 
-/// What it takes, in bytes, to have a value on the stack each time it is needed: the one cost model of all decisions.
+/// What it takes, in bytes and in time, to have a value on the stack each time it is needed: the one cost model of all
+/// decisions.
 ///
-/// References are counted as short ones; EXTENDED_ARG is the schedule's concern.
+/// References are counted as short ones; EXTENDED_ARG is the schedule's concern. Time is counted in copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Costs {
     /// To make it once.
@@ -59,6 +60,9 @@ pub struct Costs {
     /// How often it is needed.
     pub uses: u64,
 }
+
+/// How many copies take as long as to make a value of no parts.
+const MAKE_TIME: u64 = 5;
 
 impl Costs {
     /// The costs of a value.
@@ -90,6 +94,16 @@ impl Costs {
     /// Made at each use.
     pub fn rebuild(self) -> u64 {
         self.make * self.uses
+    }
+
+    /// The time of [`Self::hoist`].
+    pub fn hoist_time(self) -> u64 {
+        MAKE_TIME + self.uses
+    }
+
+    /// The time, if it is made at so many uses and copied at the others.
+    pub(crate) fn remake_time(self, n_makes: u64) -> u64 {
+        MAKE_TIME * n_makes + self.uses.saturating_sub(n_makes)
     }
 
     /// Made at so many uses, copied at the others.
@@ -138,14 +152,20 @@ pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId, profile: Profile) -> 
     })
 }
 
+/// Whether it can be made together with others.
+pub(crate) fn is_batched(object: &Object<'_>) -> bool {
+    matches!(object, Object::Str(text) if text.is_interned() && text.is_ascii() && !text.is_cached())
+}
+
 /// Decides on every value of a graph, in time near-linear in its edges.
 ///
 /// Users come before what they use, so that each value finds its users placed in the construction tree.
-pub fn share(graph: &Graph<'_, '_>, profile: Profile) -> Shared {
+pub fn share(graph: &Graph<'_, '_>, profile: Profile, optimize: Optimize) -> Shared {
     let mut decisions = vec![Decision::Table; graph.len()];
     let mut sharing = Sharer {
         graph,
         profile,
+        optimize,
         tree: if profile.keeps_values() { Tree::new(graph) } else { Tree { branches: Vec::new() } },
         users: if profile.keeps_values() { Users::new(graph) } else { Users::default() },
         notes: vec![Note::default(); graph.len()],
@@ -171,6 +191,7 @@ struct Sharer<'g> {
     tree: Tree,
     users: Users,
     profile: Profile,
+    optimize: Optimize,
     /// By node.
     notes: Vec<Note>,
 }
@@ -211,6 +232,9 @@ impl Sharer<'_> {
                 }
             };
         }
+        if self.profile.is_for_loaders() && is_batched(graph.object(id)) {
+            return Decision::Hoist;
+        }
         if graph.uses(id) == 1 && !is_table {
             return Decision::Once;
         }
@@ -227,7 +251,11 @@ impl Sharer<'_> {
         if can_rebuild {
             let costs = Costs::new(graph, id, self.profile);
             let n_makes = if is_in_the_tree { n_makes } else { costs.uses };
-            if costs.remake(n_makes) < costs.hoist() {
+            let is_better = match self.optimize {
+                Optimize::Size => costs.remake(n_makes) < costs.hoist(),
+                Optimize::Speed => costs.remake_time(n_makes) < costs.hoist_time(),
+            };
+            if is_better {
                 return Decision::Rebuild;
             }
         }

@@ -7,16 +7,18 @@
 //! - Every byte of data is there, is read by exactly one instruction, and is in the form that the emitter writes.
 //! - MAKE_CODE's operands have the types, its tables the lengths, and its numbers the ranges that CPython demands.
 //! - What is put into a set, or is a key, has a hash.
+//! - Hashes are those of the names; a str that says how often it is used stays on the stack to the end, and is copied so
+//!   often; the derived numbers of MAKE_FULL_CODE are what CPython would derive.
 //! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
 
 use crate::caches;
 use crate::common;
-use crate::data::Data;
+use crate::data::{Batched, Data};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section, Table};
-use crate::python::{Field, FieldKind, Python, n_locals};
+use crate::python::{DERIVED, Field, FieldKind, Python, count_kinds};
 
 /// An image that [`verify`] accepted: the only kind that can be executed or listed.
 #[derive(Debug, Clone)]
@@ -70,24 +72,42 @@ struct Value {
     kind: Kind,
     /// Whether it has a hash; for a fresh dict, whether a frozendict of it would have one.
     hashable: bool,
-    /// Length of a tuple or of bytes.
+    /// Length of a tuple; of bytes, where [`Verifier::bytes`] has them.
     len: u32,
-    /// Of bytes, if they are kinds of variables: how many are local.
-    n_locals: u32,
 }
 
-/// What is known of a table of a code object.
-#[derive(Debug, Clone, Copy)]
+/// What is known of bytes that are, or can become, a table of a code object.
+#[derive(Debug, Clone, Copy, Default)]
 struct Held {
     len: u32,
-    n_locals: u32,
+    /// If they are kinds of variables: how many are local, cells, and free.
+    kinds: [u32; 3],
+    /// If they are bytecode: the first instruction that is traced.
+    first_traceable: u32,
 }
 
 impl Held {
-    fn new(bytes: &[u8]) -> Result<Self> {
-        let len = u32::try_from(bytes.len()).map_err(|_| ErrorKind::TooLarge)?;
-        Ok(Self { len, n_locals: n_locals(bytes) as u32 })
+    /// `section` is where the bytes stand.
+    fn new(python: Python, section: Section, bytes: &[u8]) -> Result<Self> {
+        let can_be = |table| matches!(section, Section::Bytes) || section == table;
+        Ok(Self {
+            len: u32::try_from(bytes.len()).map_err(|_| ErrorKind::TooLarge)?,
+            kinds: if can_be(Section::Kinds) { count_kinds(bytes) } else { [0; 3] },
+            first_traceable: match can_be(Section::Bytecode) {
+                true => python.first_traceable(bytes).unwrap_or_default(),
+                false => 0,
+            },
+        })
     }
+}
+
+/// Uses of a str that says how often it is used.
+#[derive(Debug, Clone, Copy)]
+struct Uses {
+    /// Where it is made.
+    at: usize,
+    stated: u32,
+    seen: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +128,7 @@ enum Kind {
 
 impl Value {
     fn new(kind: Kind) -> Self {
-        Self { kind, hashable: kind != Kind::List, len: 0, n_locals: 0 }
+        Self { kind, hashable: kind != Kind::List, len: 0 }
     }
 
     /// Whether it can be a key.
@@ -153,6 +173,9 @@ pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
         stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
         reached: 0,
         operands: Vec::new(),
+        // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
+        bytes: vec![Held::default()],
+        uses: Vec::new(),
         tables: Default::default(),
         restored: Vec::new(),
         restored_ends: Vec::new(),
@@ -180,6 +203,10 @@ struct Verifier<'v> {
     reached: usize,
     /// Where the operands of the instruction come from.
     operands: Vec<Option<u32>>,
+    /// The bytes that were on the stack.
+    bytes: Vec<Held>,
+    /// By slot, as far as one of them says how often it is used; the others say nothing.
+    uses: Vec<Option<Uses>>,
     /// By section of tables: the inline tables, by number.
     tables: [Vec<Held>; Section::ALL.len()],
     /// Bytecode whose caches were left out, whole.
@@ -204,6 +231,7 @@ impl Verifier<'_> {
                     let why = "instructions follow the end";
                     return Err(Error::at(ErrorKind::BadEnd(why), next).inside("the instructions"));
                 }
+                self.check_uses()?;
                 return Ok(starts);
             }
             self.at = next;
@@ -219,6 +247,9 @@ impl Verifier<'_> {
             return Err(self.underflow(instruction, needed));
         }
         let base = self.stack.len() - needed as usize;
+        if base < self.uses.len() && needed > 0 {
+            return Err(self.wrong(instruction, "it takes a str from the stack that says how often it is copied"));
+        }
         let value = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
             Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => load(instruction),
@@ -231,15 +262,17 @@ impl Verifier<'_> {
                 self.text(instruction)?
             }
             Op::MakeBytes => {
-                let Held { len, n_locals } = Held::new(self.data.take(Section::Bytes, oparg)?)?;
-                Value { len, n_locals, ..Value::new(Kind::Bytes) }
+                let bytes = self.data.take(Section::Bytes, oparg)?;
+                self.bytes.push(Held::new(self.python, Section::Bytes, bytes)?);
+                let len = u32::try_from(self.bytes.len() - 1).map_err(|_| ErrorKind::TooLarge)?;
+                Value { len, ..Value::new(Kind::Bytes) }
             }
             Op::MakeFloat => {
                 self.data.float()?;
                 Value::new(Kind::Float)
             }
             Op::MakeLong => self.long(instruction)?,
-            Op::MakeStrings => return self.strings(instruction),
+            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => return self.strings(instruction),
             Op::BuildTuple => tuple(&self.stack[base..]),
             Op::BuildTupleFrom => tuple(&self.gather(instruction, base)?),
             Op::BuildList => Value::new(Kind::List),
@@ -272,9 +305,9 @@ impl Verifier<'_> {
                 return Ok(());
             }
             Op::CallIntrinsic1 | Op::CallIntrinsic2 => self.intrinsic(instruction, base)?,
-            Op::MakeCode => {
+            Op::MakeCode | Op::MakeFullCode => {
                 let operands = self.gather(instruction, base)?;
-                self.code(&operands)?
+                self.code(instruction, &operands)?
             }
             Op::ReturnValue => return Ok(()),
             Op::StartCode => {
@@ -315,6 +348,7 @@ impl Verifier<'_> {
         let known = match op {
             Op::BuildSlice => self.python.has_slices(),
             Op::CallIntrinsic1 if oparg == Intrinsic::MakeFrozenDict.operand() => self.python.has_frozendict(),
+            Op::MakeFullCode => self.python.first_traceable(&[]).is_some(),
             _ => true,
         };
         if known { Ok(()) } else { Err(self.wrong(instruction, "this Python's marshal knows no such object")) }
@@ -332,7 +366,21 @@ impl Verifier<'_> {
         let n_slots = slot as u64 + 1;
         let Some(value) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
         value.share();
-        Ok(*value)
+        let value = *value;
+        if let Some(Some(uses)) = self.uses.get_mut(slot) {
+            uses.seen = uses.seen.saturating_add(1);
+        }
+        Ok(value)
+    }
+
+    /// Refuses a str that is copied more or less often than it says.
+    fn check_uses(&self) -> Result<()> {
+        match self.uses.iter().flatten().find(|uses| uses.seen != uses.stated) {
+            None => Ok(()),
+            Some(&Uses { at, stated, seen }) => {
+                Err(Error::at(ErrorKind::WrongUses { stated, seen }, at).inside("the instructions"))
+            }
+        }
     }
 
     fn text(&mut self, instruction: Instruction) -> Result<Value> {
@@ -360,12 +408,19 @@ impl Verifier<'_> {
         if shortest { Ok(Value::new(Kind::Other)) } else { Err(self.wrong(instruction, "fewer bytes hold the int")) }
     }
 
-    /// MAKE_STRINGS.
+    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
     fn strings(&mut self, instruction: Instruction) -> Result<()> {
         for _ in 0..instruction.oparg {
-            let len = self.data.count()?;
-            if !self.data.take(Section::Names, len)?.is_ascii() {
+            let Batched { text, uses, hash } = self.data.batched(instruction.op)?;
+            if !text.is_ascii() {
                 return Err(self.wrong(instruction, "the text is not ASCII"));
+            }
+            if hash.is_some_and(|hash| hash != common::name_hash(text)) {
+                return Err(self.wrong(instruction, "the hash is another name's"));
+            }
+            if let Some(stated) = uses {
+                self.uses.resize(self.stack.len(), None);
+                self.uses.push(Some(Uses { at: self.at, stated, seen: 0 }));
             }
             self.stack.push(Value::new(Kind::Str));
         }
@@ -420,7 +475,7 @@ impl Verifier<'_> {
         if fits { Ok(value) } else { Err(self.wrong(instruction, "an operand has another type")) }
     }
 
-    fn code(&mut self, operands: &[Value]) -> Result<Value> {
+    fn code(&mut self, instruction: Instruction, operands: &[Value]) -> Result<Value> {
         let (python, layout) = (self.python, self.python.layout());
         let wrong_type = |field: Field, expected, found, at| {
             let kind = ErrorKind::WrongFieldType { field: field.name(), expected, found };
@@ -446,12 +501,21 @@ impl Verifier<'_> {
             numbers[*field as usize] = self.data.count()?.cast_signed();
         }
         let mut n_locals = lens[Field::VarNames as usize];
+        let mut derived = [0; DERIVED.len()];
         for &field in &layout.tables {
             let held = self.table(field)?;
             lens[field as usize] = held.len as usize;
-            if field == Field::LocalsPlusKinds {
-                n_locals = held.n_locals as usize;
+            match field {
+                Field::LocalsPlusKinds => {
+                    n_locals = held.kinds[0] as usize;
+                    derived[..3].copy_from_slice(&held.kinds);
+                }
+                Field::Code => derived[3] = held.first_traceable,
+                _ => {}
             }
+        }
+        if instruction.op == Op::MakeFullCode && self.data.derived()? != derived {
+            return Err(self.wrong(instruction, "CPython derives other numbers"));
         }
         let number = |field: Field| numbers[field as usize];
         let refused = python.refuses_code(number, |field| lens[field as usize]);
@@ -478,7 +542,7 @@ impl Verifier<'_> {
         let section = Section::of_table(field);
         match self.data.table(field, self.python)? {
             Table::Inline(len) => {
-                let held = Held::new(self.data.take(section, len)?)?;
+                let held = Held::new(self.python, section, self.data.take(section, len)?)?;
                 Ok(self.inline(section, held))
             }
             Table::Stripped(len) => {
@@ -486,15 +550,15 @@ impl Verifier<'_> {
                 let start = self.restored.len();
                 caches::restore(self.python, bytes, &mut self.restored);
                 self.restored_ends.push(self.restored.len());
-                let len = u32::try_from(self.restored.len() - start).map_err(|_| ErrorKind::TooLarge)?;
-                Ok(self.inline(section, Held { len, n_locals: 0 }))
+                let held = Held::new(self.python, section, &self.restored[start..])?;
+                Ok(self.inline(section, held))
             }
             Table::Earlier(number) => {
                 let held = self.tables[section as usize].get(number as usize).copied();
                 held.ok_or_else(|| bad(self, number, "no earlier table has this number"))
             }
             Table::Slot(slot) => match self.stack.get(slot as usize) {
-                Some(&Value { kind: Kind::Bytes, len, n_locals, .. }) => Ok(Held { len, n_locals }),
+                Some(&Value { kind: Kind::Bytes, len, .. }) => Ok(self.bytes[len as usize]),
                 _ => Err(bad(self, slot, "no bytes stand in this slot")),
             },
         }
@@ -517,7 +581,7 @@ impl Verifier<'_> {
 fn tuple(items: &[Value]) -> Value {
     let kind = if items.iter().all(|value| value.kind == Kind::Str) { Kind::NameTuple } else { Kind::Tuple };
     let len = u32::try_from(items.len()).expect("operands are 32 bits");
-    Value { kind, hashable: items.iter().all(|value| value.has_hash()), len, n_locals: 0 }
+    Value { kind, hashable: items.iter().all(|value| value.has_hash()), len }
 }
 
 fn load(instruction: Instruction) -> Value {

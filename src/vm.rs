@@ -111,10 +111,10 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 let bytes = self.data.take(Section::Numbers, oparg).expect(VERIFIED);
                 self.heap.add_int(BigInt::from_signed_bytes_le(bytes))
             }
-            Op::MakeStrings => {
+            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => {
                 for _ in 0..oparg {
-                    let len = self.data.count().expect(VERIFIED);
-                    let text = self.text(Section::Names, len);
+                    let batched = self.data.batched(op).expect(VERIFIED);
+                    let text = self.heap.add(Object::Str(Str::utf8(batched.text, true).expect(VERIFIED)));
                     self.stack.push(text);
                 }
                 return None;
@@ -132,9 +132,9 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
             Op::ListAppend => return self.grow(oparg, 1),
             Op::MapAdd => return self.grow(oparg, 2),
             Op::CallIntrinsic1 | Op::CallIntrinsic2 => self.intrinsic(Intrinsic::ALL[n]),
-            Op::MakeCode => {
+            Op::MakeCode | Op::MakeFullCode => {
                 self.gather(Instruction { op, oparg });
-                self.code()
+                self.code(op)
             }
             Op::ReturnValue | Op::StartCode => return self.stack.pop(),
         };
@@ -240,7 +240,7 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
         self.heap.add(object)
     }
 
-    fn code(&mut self) -> ObjectId {
+    fn code(&mut self, op: Op) -> ObjectId {
         let layout = self.heap.python().layout();
         let mut code = Code::EMPTY;
         for field in &layout.numbers {
@@ -269,6 +269,9 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 },
             );
             code.set_object(field, table);
+        }
+        if op == Op::MakeFullCode {
+            self.data.derived().expect(VERIFIED);
         }
         let base = self.stack.len() - layout.operands.len();
         for (field, operand) in layout.operands.iter().zip(&self.stack[base..]) {

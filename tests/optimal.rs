@@ -327,7 +327,7 @@ const RETURN: u32 = 2;
 
 /// Bytes of what the compiler emits.
 fn emitted(graph: &Graph<'_, '_>) -> u32 {
-    let shared = share(graph, Profile::Core);
+    let shared = share(graph, Profile::Core, Optimize::Size);
     let schedule = schedule(graph, &shared, Profile::Core);
     let dialect = Dialect { profile: Profile::Core, strips_caches: false, end: End::Return };
     let image = emit(graph, &shared, &schedule, dialect, usize::MAX).expect("there is no budget");

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use rehydrate::{End, Options, Profile, Python, Sharing};
+use rehydrate::{End, Optimize, Options, Profile, Python, Sharing};
 
 /// Compile CPython .pyc files and marshal dumps into bytecode that constructs their objects.
 ///
@@ -133,6 +133,10 @@ struct CompileOptions {
     #[arg(long, value_enum, default_value_t)]
     profile: ProfileArg,
 
+    /// What decisions are to be good at, where the profile leaves a choice
+    #[arg(long, value_enum, default_value_t)]
+    optimize: OptimizeArg,
+
     /// End by executing the module's code instead of returning it
     #[arg(long)]
     start_code: bool,
@@ -161,6 +165,11 @@ impl CompileOptions {
             profile: match self.profile {
                 ProfileArg::Core => Profile::Core,
                 ProfileArg::Compact => Profile::Compact,
+                ProfileArg::Load => Profile::Load,
+            },
+            optimize: match self.optimize {
+                OptimizeArg::Size => Optimize::Size,
+                OptimizeArg::Speed => Optimize::Speed,
             },
             end: if self.start_code { End::Start } else { End::Return },
             strip_caches: match (self.strip_caches, self.keep_caches) {
@@ -188,9 +197,20 @@ enum SharingArg {
 enum ProfileArg {
     /// Those that faster-cpython/ideas issue 566 names, and stock CPython's
     Core,
-    /// Also rehydrate's own, where they pay
+    /// Also rehydrate's own, where they pay: the smallest files
     #[default]
     Compact,
+    /// Those that load fastest inside CPython: names in batches, with their hashes and numbers of uses
+    Load,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum OptimizeArg {
+    /// Few bytes: also make a short value again where that is shorter than a copy
+    Size,
+    /// Little time
+    #[default]
+    Speed,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -115,6 +115,7 @@ fn expression(options: CompileOptions) -> String {
     let mut expression = "rehydrate snapshot".to_owned();
     push_value(&mut expression, "sharing", options.sharing);
     push_value(&mut expression, "profile", options.profile);
+    push_value(&mut expression, "optimize", options.optimize);
     let flags = [
         ("start-code", options.start_code),
         ("strip-caches", options.strip_caches),

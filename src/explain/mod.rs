@@ -195,12 +195,12 @@ pub fn explain(source: &Source<'_>, options: Options) -> Result<Explanation> {
     let Source { dump, marshal, .. } = source;
     let budget_of = |sharing| budget(marshal.len(), sharing);
     let graph = lower(dump, options.sharing)?;
-    let shared = share(&graph, options.profile);
+    let shared = share(&graph, options.profile, options.optimize);
     let schedule = schedule(&graph, &shared, options.profile);
     let (image, trace) = emit_traced(&graph, &shared, &schedule, options.dialect(), budget_of(options.sharing))?;
     let size_of = |sharing| -> Result<Size> {
         let graph = lower(dump, sharing)?;
-        let shared = share(&graph, options.profile);
+        let shared = share(&graph, options.profile, options.optimize);
         let schedule = crate::schedule::schedule(&graph, &shared, options.profile);
         let image = emit(&graph, &shared, &schedule, options.dialect(), budget_of(sharing))?;
         Ok(Size { bytes: image.payload_len(), instructions: n_instructions(&image.instructions)? })
