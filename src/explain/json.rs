@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Explained, Explanation, Place, Saved, Size, Totals, Waits};
+use super::{Explanation, MAX_PLACES, Place, Saved, Size, Totals, Waits};
 
 impl Explanation {
     /// The explanation as a JSON document: `totals`; `values`, those that the text shows; `stack`, the height behind each
@@ -10,18 +10,20 @@ impl Explanation {
     pub fn json(&self) -> Value {
         let subjects = self.subjects();
         let shown = &subjects[..subjects.len().min(self.top.unwrap_or(usize::MAX))];
+        let mut n_left = MAX_PLACES;
         let max = self.rows.get(self.totals.max_row);
         json!({
             "input": self.name,
             "totals": self.totals.json(),
             "max_stack": { "values": self.totals.max_stack, "offset": max.map(|row| row.offset) },
             "n_matching": subjects.len(),
-            "values": shown.iter().map(|at| self.value_json(&self.values[*at])).collect::<Vec<_>>(),
+            "values": shown.iter().map(|at| self.value_json(*at, &mut n_left)).collect::<Vec<_>>(),
             "stack": self.rows.iter().map(|row| json!([row.offset, row.depth])).collect::<Vec<_>>(),
         })
     }
 
-    fn value_json(&self, value: &Explained) -> Value {
+    fn value_json(&self, at: usize, n_left: &mut usize) -> Value {
+        let value = &self.values[at];
         let costs = value.costs.map(|costs| {
             json!({
                 "make": costs.make,
@@ -37,8 +39,9 @@ impl Explanation {
             "type": value.kind,
             "interned": value.interned,
             "value": value.value,
+            "objects": value.n_objects,
             "uses": value.n_uses,
-            "places": value.places.iter().map(Place::json).collect::<Vec<_>>(),
+            "places": self.places(at, n_left).iter().map(Place::json).collect::<Vec<_>>(),
             "decision": value.decided(),
             "why": value.why,
             "costs": costs,
