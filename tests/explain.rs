@@ -238,7 +238,8 @@ fn every_example_that_compiles_is_explained_in_every_format() {
             assert_eq!(decided, explanation.values.len());
             assert!(!explanation.to_string().is_empty());
             assert!(explanation.dot().starts_with("digraph {"));
-            assert!(explanation.json()["values"].is_array());
+            let json: Value = serde_json::from_str(&explanation.json()).unwrap();
+            assert!(json["values"].is_array() && json["stack"].is_array());
             check_markup(&explanation.html());
         }
     }

@@ -32,7 +32,8 @@ fn of_function(heap: &Heap<'_>, code: &Code, flags: i32) -> Option<u32> {
 fn stored(heap: &Heap<'_>, code: &Code) -> Option<u32> {
     let is_doc = |id: &ObjectId| matches!(heap[*id], Object::Str(name) if name.raw().0 == b"__doc__");
     let names = items(heap, code.object(Field::Names));
-    let doc = u8::try_from(names.iter().position(is_doc)?).ok()?;
+    // What many code objects have may be long: no more is looked at than an operand of a byte can mean.
+    let doc = u8::try_from(names.iter().take(256).position(is_doc)?).ok()?;
     let Object::Bytes(bytecode) = heap[code.object(Field::Code)] else { return None };
     let (load, store) = opcodes(heap.python());
     let pairs = bytecode.as_chunks::<2>().0.windows(2).take(N_FIRST);

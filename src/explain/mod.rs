@@ -46,7 +46,7 @@ pub use places::Place;
 pub use trace::{Copied, References, Row};
 
 /// The most places that are named in one output, beyond one for each use.
-const MAX_PLACES: usize = 10_000;
+const MAX_PLACES: usize = 4_000;
 
 /// The most that are searched for a text, of each value.
 const MAX_SEARCHED: usize = 32;
@@ -215,11 +215,13 @@ pub fn explain(source: &Source<'_>, options: Options) -> Result<Explanation> {
     let budget_of = |sharing| budget(marshal.len(), sharing);
     let graph = lower(dump, options.sharing)?;
     let shared = share(&graph, options.profile);
+    check_budget(&graph, &shared, budget_of(options.sharing))?;
     let schedule = schedule(&graph, &shared, options.profile);
     let (image, trace) = emit_traced(&graph, &shared, &schedule, options.dialect(), budget_of(options.sharing))?;
     let size_of = |sharing| -> Result<Size> {
         let graph = lower(dump, sharing)?;
         let shared = share(&graph, options.profile);
+        check_budget(&graph, &shared, budget_of(sharing))?;
         let schedule = crate::schedule::schedule(&graph, &shared, options.profile);
         let image = emit(&graph, &shared, &schedule, options.dialect(), budget_of(sharing))?;
         Ok(Size { bytes: image.payload_len(), instructions: n_instructions(&image.instructions)? })
@@ -304,7 +306,7 @@ fn explain_values(
     let labels = names::labels(graph, names);
     let twins = equal::twins(graph);
     let row_of = made.rows(rows, graph.len());
-    let n_objects = n_objects(graph, shared, users);
+    let n_objects = n_objects(graph, shared);
     let explained = |(id, value): (NodeId, String)| {
         let decision = shared.decision(id);
         let object = graph.object(id);
@@ -342,21 +344,54 @@ fn explain_values(
     graph.ids().zip(labels).map(explained).collect()
 }
 
-/// By node: how many objects it becomes. One, if anything is shared; else one for each use in each object that uses it,
-/// except of what CPython has once.
-fn n_objects(graph: &Graph<'_, '_>, shared: &Shared, users: &[Vec<User>]) -> Vec<u64> {
-    let mut n_objects = vec![1_u64; graph.len()];
+/// By node: how many objects it becomes. One, if anything is shared or CPython has it once; else one whenever it is made.
+fn n_objects(graph: &Graph<'_, '_>, shared: &Shared) -> Vec<u64> {
     if graph.sharing != Sharing::None {
-        return n_objects;
+        return vec![1; graph.len()];
+    }
+    let mut n_objects = n_made(graph, shared);
+    for table in graph.ids().flat_map(|id| graph.tables(id)) {
+        n_objects[table.index()] += 1;
+    }
+    let process_wide = graph.ids().filter(|id| graph.heap.is_process_wide(graph.object_id(*id)));
+    process_wide.for_each(|id| n_objects[id.index()] = 1);
+    n_objects
+}
+
+/// By node: how often instructions make it, of what is loaded or stands in a slot once.
+fn n_made(graph: &Graph<'_, '_>, shared: &Shared) -> Vec<u64> {
+    let mut n_made = vec![0_u64; graph.len()];
+    for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
+        n_made[id.index()] += 1;
     }
     for id in graph.ids().rev() {
-        let is_one = matches!(shared.decision(id), Decision::Load(_) | Decision::Hoist);
-        if !is_one && !graph.heap.is_process_wide(graph.object_id(id)) {
-            let of = |user: &User| if let User::Value(user, _) = user { n_objects[user.index()] } else { 1 };
-            n_objects[id.index()] = users[id.index()].iter().map(of).fold(0, u64::saturating_add);
+        if matches!(shared.decision(id), Decision::Load(_) | Decision::Hoist) {
+            n_made[id.index()] = 1;
+        }
+        for operand in graph.operands(id) {
+            n_made[operand.index()] = n_made[operand.index()].saturating_add(n_made[id.index()]);
         }
     }
-    n_objects
+    n_made
+}
+
+/// Refuses what the emitter would refuse, before it makes it: text and bytes alone are more than the budget.
+fn check_budget(graph: &Graph<'_, '_>, shared: &Shared, budget: usize) -> Result<()> {
+    if graph.sharing != Sharing::None {
+        return Ok(());
+    }
+    let len = |id: NodeId| match (graph.object(id), shared.decision(id)) {
+        (_, Decision::Load(_) | Decision::Table) => 0,
+        (Object::Str(text), _) => text.raw().0.len(),
+        (Object::Bytes(bytes), _) => bytes.len(),
+        _ => 0,
+    };
+    let all = graph.ids().zip(n_made(graph, shared)).map(|(id, n)| n.saturating_mul(len(id) as u64));
+    if all.fold(0, u64::saturating_add) > budget as u64 {
+        let budget = budget as u64;
+        return Err(ErrorKind::BudgetExceeded { what: "building every value anew", budget }.into());
+    }
+    Ok(())
 }
 
 /// A value, and what bears on its decision.
