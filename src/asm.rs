@@ -335,7 +335,7 @@ impl Assembler {
         }
         let image = Image {
             magic,
-            max_stack: u32::try_from(self.max_depth).expect("an instruction pushes at most one value"),
+            max_stack: u32::try_from(self.max_depth).map_err(|_| ErrorKind::TooLarge)?,
             module: Cow::Owned(self.module.unwrap_or_default()),
             filename: Cow::Owned(self.filename.unwrap_or_default()),
             instructions: Cow::Owned(self.instructions),

@@ -6,7 +6,6 @@
 use indexmap::IndexSet;
 
 use crate::heap::{Heap, Object, ObjectId};
-use crate::python::FieldKind;
 
 /// What is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,16 +125,7 @@ fn path(heap: &Heap<'_>, steps: &[Step], mut at: usize) -> String {
     let mut names = Vec::new();
     while at != 0 {
         let Step { parent, place, .. } = steps[at];
-        names.push(match heap[steps[parent].a] {
-            Object::Code(_) => {
-                let fields = heap.python().layout().fields.iter().filter(|field| field.kind() != FieldKind::Number);
-                fields.map(|field| field.name()).nth(place).unwrap_or_default().to_owned()
-            }
-            Object::Dict(_) | Object::FrozenDict(_) => {
-                format!("{} {}", if place % 2 == 0 { "key" } else { "value" }, place / 2)
-            }
-            _ => format!("item {place}"),
-        });
+        names.push(heap.name_of_child(steps[parent].a, place));
         at = parent;
     }
     names.push("top".to_owned());

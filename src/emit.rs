@@ -4,13 +4,15 @@
 //! - The slots are filled from the bottom in the order of the [`Schedule`], then the deferred containers, and the root
 //!   is made last, on top.
 //! - A value that is on the stack is referred to by LOAD_FAST or COPY, whichever is shorter.
+//! - Instructions that copy their operands themselves are used in profiles in which no value is kept: what is on the stack
+//!   for them when their value is begun is what is there when it is made.
 
 use std::borrow::Cow;
 
 use crate::caches;
 use crate::error::{ErrorKind, Result};
 use crate::graph::{Graph, NodeId};
-use crate::heap::{Object, Str};
+use crate::heap::{CodeId, Object, Str};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::key::Sharing;
@@ -53,7 +55,7 @@ pub fn emit(
     dialect: Dialect,
     budget: usize,
 ) -> Result<Image<'static>> {
-    Ok(emit_traced(graph, shared, schedule, dialect, budget)?.0)
+    Ok(Emitter::new(graph, shared, schedule, dialect, budget).emit()?.0)
 }
 
 /// Where the values were made, for those who ask how. Of what is made several times, the last time counts.
@@ -82,59 +84,29 @@ pub(crate) fn emit_traced(
     dialect: Dialect,
     budget: usize,
 ) -> Result<(Image<'static>, Trace)> {
-    let mut emitter = Emitter {
-        graph,
-        shared,
-        schedule,
-        instructions: Vec::with_capacity(4 * graph.len()),
-        // Names and strings take some eight bytes a node, as measured; large ones grow.
-        sections: std::array::from_fn(|_| Vec::with_capacity((8 * graph.len()).min(1 << 14))),
-        place_of: vec![NONE; graph.len()],
-        height: 0,
-        max_height: 0,
-        frames: Vec::new(),
-        references: Vec::new(),
-        table_numbers: Vec::new(),
-        n_tables: [0; Section::ALL.len()],
-        trace: Trace { made_at: vec![NONE; graph.len()], made_in: vec![NONE; graph.len()] },
-        dialect,
-        budget,
-    };
-    emitter.slots()?;
-    emitter.deferred()?;
-    emitter.value(graph.root)?;
-    emitter.end(dialect.end)?;
-    let mut sections = [const { Cow::Borrowed::<[u8]>(&[]) }; Section::ALL.len()];
-    for (section, data) in sections.iter_mut().zip(emitter.sections) {
-        *section = Cow::Owned(data);
-    }
-    let image = Image {
-        magic: graph.heap.python().magic(),
-        max_stack: emitter.max_height,
-        module: Cow::Borrowed(""),
-        filename: Cow::Borrowed(""),
-        instructions: Cow::Owned(emitter.instructions),
-        sections,
-        source: None,
-    };
-    Ok((image, emitter.trace))
+    let mut emitter = Emitter::new(graph, shared, schedule, dialect, budget);
+    emitter.trace = Some(Trace { made_at: vec![NONE; graph.len()], made_in: vec![NONE; graph.len()] });
+    let (image, trace) = emitter.emit()?;
+    Ok((image, trace.expect("it was there")))
 }
 
-/// A value that is being made, and which of its operands comes next.
+/// How many bytes of a section to expect a node, as measured on standard libraries. The rare ones grow.
+fn expected(section: Section) -> usize {
+    match section {
+        Section::Names | Section::Strings | Section::Bytecode | Section::LineTables => 8,
+        Section::Counts | Section::References => 2,
+        _ => 0,
+    }
+}
+
+/// A value that is being made.
+#[derive(Clone, Copy)]
 struct Frame<'g> {
     id: NodeId,
-    operands: std::slice::Iter<'g, NodeId>,
-    /// Operands that it copies itself; `None` if it takes all of them from the stack.
-    references: Option<References>,
-}
-
-/// Where a value's run of [`Emitter::references`] is.
-#[derive(Clone, Copy)]
-struct References {
-    start: usize,
-    /// The next operand's.
-    next: usize,
-    n_copied: u32,
+    /// Those that are still to come.
+    operands: &'g [NodeId],
+    /// How many operands it copies itself; `None` if it takes all of them from the stack.
+    n_copied: Option<u32>,
 }
 
 struct Emitter<'g> {
@@ -145,31 +117,76 @@ struct Emitter<'g> {
     sections: [Vec<u8>; Section::ALL.len()],
     /// By node: where on the stack it stands, if it is to be copied from there.
     place_of: Vec<u32>,
+    /// Values that are made again when they are consumed, as they lie on the stack.
+    again: Vec<NodeId>,
     height: u32,
     max_height: u32,
     frames: Vec<Frame<'g>>,
-    /// Where the operands of open frames come from: a slot, or [`NONE`] for the stack.
-    references: Vec<u32>,
     /// By node: the number of the table that holds it, in its section. Empty until the first table.
     table_numbers: Vec<u32>,
     n_tables: [u32; Section::ALL.len()],
-    trace: Trace,
+    trace: Option<Trace>,
     dialect: Dialect,
     budget: usize,
 }
 
 const NONE: u32 = u32::MAX;
 
-impl Emitter<'_> {
+impl<'g> Emitter<'g> {
+    fn new(
+        graph: &'g Graph<'g, 'g>,
+        shared: &'g Shared,
+        schedule: &'g Schedule,
+        dialect: Dialect,
+        budget: usize,
+    ) -> Self {
+        Self {
+            graph,
+            shared,
+            schedule,
+            instructions: Vec::with_capacity(4 * graph.len()),
+            sections: Section::ALL.map(|section| Vec::with_capacity(expected(section) * graph.len())),
+            place_of: vec![NONE; graph.len()],
+            again: Vec::new(),
+            height: 0,
+            max_height: 0,
+            frames: Vec::new(),
+            table_numbers: Vec::new(),
+            n_tables: [0; Section::ALL.len()],
+            trace: None,
+            dialect,
+            budget,
+        }
+    }
+
+    fn emit(mut self) -> Result<(Image<'static>, Option<Trace>)> {
+        self.slots()?;
+        self.deferred()?;
+        self.value(self.graph.root)?;
+        self.end(self.dialect.end)?;
+        let image = Image {
+            magic: self.graph.heap.python().magic(),
+            max_stack: self.max_height,
+            module: Cow::Borrowed(""),
+            filename: Cow::Borrowed(""),
+            instructions: Cow::Owned(self.instructions),
+            sections: self.sections.map(Cow::Owned),
+            source: None,
+        };
+        Ok((image, self.trace))
+    }
+
     fn slots(&mut self) -> Result<()> {
         let slots = &self.schedule.slots;
         let mut at = 0;
         while let Some(&id) = slots.get(at) {
-            let batch = slots[at..].iter().take_while(|id| is_batched(self.graph.object(**id))).count();
-            if batch > 1 && self.dialect.profile.has_own_instructions() {
-                self.strings(&slots[at..at + batch]);
-                at += batch;
-                continue;
+            if self.dialect.profile.has_own_instructions() {
+                let batch = slots[at..].iter().take_while(|id| is_batched(self.graph.object(**id))).count();
+                if batch > 1 {
+                    self.strings(&slots[at..at + batch]);
+                    at += batch;
+                    continue;
+                }
             }
             if at < self.graph.deferred.len() {
                 let op = if matches!(self.graph.object(id), Object::Dict(_)) { Op::BuildMap } else { Op::BuildList };
@@ -211,7 +228,7 @@ impl Emitter<'_> {
                 for value in values {
                     self.value(*value)?;
                 }
-                self.height -= step as u32;
+                self.pop(step as u32);
                 self.op(op, self.height - slot);
             }
         }
@@ -230,76 +247,90 @@ impl Emitter<'_> {
 
     /// Brings one value onto the stack, with everything that is made in place for it.
     fn value(&mut self, id: NodeId) -> Result<()> {
-        self.begin(id);
-        while let Some(frame) = self.frames.last_mut() {
-            match frame.operands.next() {
-                Some(&operand) => {
-                    if let Some(References { next, .. }) = &mut frame.references {
-                        *next += 1;
-                        if self.references[*next - 1] != NONE {
-                            continue;
-                        }
-                    }
-                    self.begin(operand);
+        if self.at_once(id) {
+            return Ok(());
+        }
+        let mut frame = self.open(id);
+        loop {
+            match self.operands(&mut frame) {
+                Some(operand) => {
+                    let operand = self.open(operand);
+                    self.frames.push(std::mem::replace(&mut frame, operand));
                 }
                 None => {
-                    let Frame { id, references, .. } = *frame;
-                    self.frames.pop();
-                    self.finish(id, references);
-                    self.made(id);
+                    self.finish(frame.id, frame.n_copied);
+                    self.made(frame.id);
                     self.check_budget()?;
+                    match self.frames.pop() {
+                        Some(outer) => frame = outer,
+                        None => return Ok(()),
+                    }
                 }
             }
         }
-        Ok(())
     }
 
-    /// Brings a value onto the stack at once, or opens a frame for it.
-    fn begin(&mut self, id: NodeId) {
+    /// Brings the next operands onto the stack, up to one that is to be opened.
+    fn operands(&mut self, frame: &mut Frame<'g>) -> Option<NodeId> {
+        while let Some((&operand, rest)) = frame.operands.split_first() {
+            frame.operands = rest;
+            let is_copied = frame.n_copied.is_some() && self.place_of[operand.index()] != NONE;
+            if !is_copied && !self.at_once(operand) {
+                return Some(operand);
+            }
+        }
+        None
+    }
+
+    /// Brings a value onto the stack if that takes no other value; else it is to be opened.
+    fn at_once(&mut self, id: NodeId) -> bool {
         let place = self.place_of[id.index()];
-        if place != NONE {
+        if place != NONE && (self.is_near(place) || self.shared.decision(id) != Decision::Rebuild) {
             self.copy(place);
         } else if let Decision::Load(instruction) = self.shared.decision(id) {
             self.op(instruction.op, instruction.oparg);
             self.pushed();
         } else if self.graph.object(id).is_compound() {
-            let references = self.reference_operands(id);
-            self.frames.push(Frame { id, operands: self.graph.operands(id).iter(), references });
+            return false;
         } else {
             self.leaf(id);
             self.made(id);
         }
+        true
     }
 
-    /// Notes which operands of a value are copied by the instruction that makes it, if that is shorter.
-    fn reference_operands(&mut self, id: NodeId) -> Option<References> {
+    fn open(&mut self, id: NodeId) -> Frame<'g> {
+        let operands = self.graph.operands(id);
+        let n_copied = self.n_copied(id, operands);
+        let is_all_copied = n_copied.is_some_and(|n| n as usize == operands.len());
+        Frame { id, operands: if is_all_copied { &[] } else { operands }, n_copied }
+    }
+
+    /// How many operands of a value are copied by the instruction that makes it, if that is shorter.
+    fn n_copied(&self, id: NodeId, operands: &[NodeId]) -> Option<u32> {
+        if !self.dialect.profile.has_own_instructions() {
+            return None;
+        }
         let is_code = match self.graph.object(id) {
             Object::Code(_) => true,
             Object::Tuple(_) => false,
             _ => return None,
         };
-        if !self.dialect.profile.has_own_instructions() {
-            return None;
-        }
-        let start = self.references.len();
-        let operands = self.graph.operands(id);
-        self.references.extend(operands.iter().map(|operand| self.place_of[operand.index()]));
         let (mut as_operands, mut as_references, mut n_copied) = (0, 0, 0);
-        for &place in self.references[start..].iter().filter(|place| **place != NONE) {
-            let is_near = place < 0x100 || self.height - place < 0x100;
-            as_operands += if is_near { 2 } else { 4 };
-            as_references += varint::len(place + u32::from(!is_code));
-            n_copied += 1;
+        // Whether an operand has a place is anyone's guess, so nothing branches on it.
+        for operand in operands {
+            let place = self.place_of[operand.index()];
+            let has_place = usize::from(place != NONE);
+            let is_far = place >= 0x100 && self.height.wrapping_sub(place) >= 0x100;
+            as_operands += has_place * (2 + 2 * usize::from(is_far));
+            as_references += has_place * varint::len(place.wrapping_add(u32::from(!is_code)));
+            n_copied += has_place;
         }
         if !is_code {
             // MAKE_CODE tells by its oparg which ones it copies.
-            as_references += operands.len() - n_copied as usize;
+            as_references += operands.len() - n_copied;
         }
-        if as_references < as_operands {
-            return Some(References { start, next: start, n_copied });
-        }
-        self.references.truncate(start);
-        None
+        (as_references < as_operands).then_some(n_copied as u32)
     }
 
     /// Operands are at least as many as a value's own instructions, so a check at each value's end is enough.
@@ -313,11 +344,19 @@ impl Emitter<'_> {
 
     /// Notes where a value stands that other uses copy.
     fn made(&mut self, id: NodeId) {
-        if matches!(self.shared.decision(id), Decision::Hoist | Decision::Keep) {
+        let decision = self.shared.decision(id);
+        let is_made_again =
+            decision == Decision::Rebuild && self.dialect.profile.keeps_values() && self.graph.sharing != Sharing::None;
+        if is_made_again {
+            self.again.push(id);
+        }
+        if matches!(decision, Decision::Hoist | Decision::Keep) || is_made_again {
             self.place_of[id.index()] = self.height - 1;
         }
-        self.trace.made_at[id.index()] = u32::try_from(self.instructions.len()).unwrap_or(NONE);
-        self.trace.made_in[id.index()] = self.height - 1;
+        if let Some(trace) = &mut self.trace {
+            trace.made_at[id.index()] = u32::try_from(self.instructions.len()).unwrap_or(NONE);
+            trace.made_in[id.index()] = self.height - 1;
+        }
     }
 
     fn size(&self) -> usize {
@@ -333,6 +372,19 @@ impl Emitter<'_> {
     fn pushed(&mut self) {
         self.height += 1;
         self.max_height = self.max_height.max(self.height);
+    }
+
+    /// Drops values that were consumed.
+    fn pop(&mut self, n: u32) {
+        self.height -= n;
+        while let Some(id) = self.again.pop_if(|id| self.place_of[id.index()] >= self.height) {
+            self.place_of[id.index()] = NONE;
+        }
+    }
+
+    /// Whether a reference to a place takes no EXTENDED_ARG.
+    fn is_near(&self, place: u32) -> bool {
+        place < 0x100 || self.height - place < 0x100
     }
 
     fn copy(&mut self, slot: u32) {
@@ -404,16 +456,16 @@ impl Emitter<'_> {
     }
 
     /// Makes a value, of the operands that are on the stack and of those that it copies itself.
-    fn finish(&mut self, id: NodeId, references: Option<References>) {
-        let n_operands = u32::try_from(self.graph.operands(id).len()).expect("inputs are below 2 GiB");
+    fn finish(&mut self, id: NodeId, n_copied: Option<u32>) {
+        let operands = self.graph.operands(id);
+        let n_operands = u32::try_from(operands.len()).expect("inputs are below 2 GiB");
         match self.graph.object(id) {
-            Object::Tuple(_) if let Some(References { start, .. }) = references => {
+            Object::Tuple(_) if n_copied.is_some() => {
                 let section = &mut self.sections[Section::References as usize];
-                for place in &self.references[start..] {
+                for operand in operands {
                     // The number of nothing is 0.
-                    varint::write(section, place.wrapping_add(1));
+                    varint::write(section, self.place_of[operand.index()].wrapping_add(1));
                 }
-                self.references.truncate(start);
                 self.op(Op::BuildTupleFrom, n_operands);
             }
             Object::Tuple(_) => self.op(Op::BuildTuple, n_operands),
@@ -429,18 +481,17 @@ impl Emitter<'_> {
                 self.op(Op::BuildMap, n_operands / 2);
                 self.intrinsic(Intrinsic::MakeFrozenDict);
             }
-            Object::Code(_) => self.code(id, references),
+            Object::Code(code) => self.code(id, *code, n_copied.is_some()),
             other => unreachable!("{} has no operands", other.type_name()),
         }
-        self.height -= n_operands - references.map_or(0, |references| references.n_copied);
+        self.pop(n_operands - n_copied.unwrap_or(0));
         self.pushed();
     }
 
     /// MAKE_CODE, its numbers, and its tables: see [`Table`].
-    fn code(&mut self, id: NodeId, references: Option<References>) {
+    fn code(&mut self, id: NodeId, code: CodeId, copies: bool) {
         let (heap, layout) = (self.graph.heap, self.graph.heap.python().layout());
-        let Object::Code(code) = self.graph.object(id) else { unreachable!("a code object") };
-        let code = heap.code(*code);
+        let code = heap.code(code);
         let counts = &mut self.sections[Section::Counts as usize];
         for field in &layout.numbers {
             varint::write(counts, code.number(*field).cast_unsigned());
@@ -452,10 +503,13 @@ impl Emitter<'_> {
             place.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
         let mut mask = 0;
-        if let Some(References { start, .. }) = references {
-            for (at, place) in self.references.drain(start..).enumerate().filter(|(_, place)| *place != NONE) {
-                mask |= 1 << at;
-                varint::write(&mut self.sections[Section::References as usize], place);
+        if copies {
+            for (at, operand) in self.graph.operands(id).iter().enumerate() {
+                let place = self.place_of[operand.index()];
+                if place != NONE {
+                    mask |= 1 << at;
+                    varint::write(&mut self.sections[Section::References as usize], place);
+                }
             }
         }
         self.op(Op::MakeCode, mask);

@@ -16,8 +16,7 @@ use petgraph::graph::DiGraph;
 use crate::error::{ErrorKind, Result};
 use crate::heap::{Children, Heap, Items, Object, ObjectId, fixed};
 use crate::key::{Keys, Sharing};
-use crate::marshal::{Dump, shorten, unhashable};
-use crate::python::FieldKind;
+use crate::marshal::{Dump, kind, shorten, unhashable};
 
 /// The name of a node of a [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +26,12 @@ impl NodeId {
     /// Its position in the graph.
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl From<NodeId> for u32 {
+    fn from(id: NodeId) -> Self {
+        id.0
     }
 }
 
@@ -55,6 +60,8 @@ struct Node {
     uses: u32,
     /// How often MAKE_CODE needs it as a table.
     table_uses: u32,
+    /// What it is expected to be written as. See [`kind`].
+    kind: u8,
 }
 
 /// What must exist before what.
@@ -118,6 +125,11 @@ impl<'h, 'a> Graph<'h, 'a> {
         self.nodes[id.index()].table_uses
     }
 
+    /// What a node is expected to be written as.
+    pub(crate) fn kind(&self, id: NodeId) -> u8 {
+        self.nodes[id.index()].kind
+    }
+
     /// What a node takes from the stack, in the order pushed.
     pub fn operands(&self, id: NodeId) -> &[NodeId] {
         let node = &self.nodes[id.index()];
@@ -175,12 +187,16 @@ fn merge<'h, 'a>(
     let mut keys = Keys::new(heap, sharing, order.len());
     let mut hashable = Vec::new();
     for &object in order {
-        let is_deferred = !deferred.is_empty() && deferred.binary_search(&object).is_ok();
-        if heap[object].has_keys() && !is_deferred {
+        if !deferred.is_empty() && deferred.binary_search(&object).is_ok() {
+            graph.add_empty(object);
+            continue;
+        }
+        if heap[object].has_keys() {
             check_keys(heap, object, &mut hashable)?;
         }
-        graph.add(object, is_deferred, &mut keys);
+        graph.add(object, &mut keys);
     }
+    graph.count_uses();
     for object in deferred {
         check_keys(heap, object, &mut hashable)?;
         let fills: Vec<NodeId> = heap.children(object).map(|id| NodeId(graph.node_of[id.index()])).collect();
@@ -219,45 +235,73 @@ impl<'a> Graph<'_, 'a> {
         (out, places[self.root.index()])
     }
 
+    /// Numbers a deferred object.
+    fn add_empty(&mut self, object: ObjectId) {
+        let (number, edges, kind) = (self.next(), small(self.edges.len()), kind(&self.heap[object]));
+        self.node_of[object.index()] = number;
+        self.nodes.push(Node { object, edges, tables: edges, uses: 0, table_uses: 0, kind });
+    }
+
     /// Numbers an object, as a node of its own if nothing before it equals it.
-    fn add(&mut self, object: ObjectId, is_deferred: bool, keys: &mut Keys<'_, '_>) {
+    fn add(&mut self, id: ObjectId, keys: &mut Keys<'_, '_>) {
         let start = self.edges.len();
-        let node_of = |id: ObjectId| NodeId(self.node_of[id.index()]);
-        match self.heap[object] {
-            _ if is_deferred => {}
+        let node_of = |id: &ObjectId| NodeId(self.node_of[id.index()]);
+        match self.heap[id] {
+            // Most are. The processor guesses wrong often enough which type comes next, so all is done in the arms.
+            text @ Object::Str(_) => self.number(id, text, start, start, keys),
             Object::Code(code) => {
-                let (code, layout) = (self.heap.code(code), self.heap.python().layout());
-                self.edges.extend(layout.operands.iter().map(|field| node_of(code.object(*field))));
-                self.edges.extend(layout.tables.iter().map(|field| node_of(code.object(*field))));
+                let (held, layout) = (self.heap.code(code), self.heap.python().layout());
+                self.edges.extend(layout.operands.iter().map(|field| node_of(&held.object(*field))));
+                let tables = self.edges.len();
+                self.edges.extend(layout.tables.iter().map(|field| node_of(&held.object(*field))));
+                for table in &self.edges[tables..] {
+                    self.nodes[table.index()].table_uses += 1;
+                }
+                self.number(id, Object::Code(code), start, tables, keys);
             }
-            leaf if !leaf.is_compound() => {}
-            _ => self.edges.extend(self.heap.held(object).iter().map(|id| node_of(*id))),
+            object if object.is_compound() => {
+                self.edges.extend(self.heap.held(id).iter().map(node_of));
+                self.number(id, object, start, self.edges.len(), keys);
+            }
+            leaf => self.number(id, leaf, start, start, keys),
         }
-        let next = u32::try_from(self.nodes.len()).expect("no more than objects");
+    }
+
+    /// Numbers an object whose edges begin at `start`, and those of its tables at `tables`.
+    #[inline(always)]
+    fn number(&mut self, id: ObjectId, object: Object<'_>, start: usize, tables: usize, keys: &mut Keys<'_, '_>) {
+        let next = self.next();
         let held_by = |number: u32| {
             let [from, to] = [number, number + 1].map(|at| self.nodes.get(at as usize).map(|node| node.edges as usize));
             &self.edges[from.unwrap_or(start)..to.unwrap_or(start)]
         };
-        let number = if is_deferred { next } else { keys.number(object, &self.edges[start..], held_by, next) };
-        self.node_of[object.index()] = number;
+        let number = keys.number(id, object, &self.edges[start..], held_by, next);
+        self.node_of[id.index()] = number;
         if number != next {
             self.edges.truncate(start);
             return;
         }
-        let n_tables = match self.heap[object] {
-            Object::Code(_) => self.heap.python().layout().tables.len(),
-            _ => 0,
-        };
-        let tables = self.edges.len() - n_tables;
-        for edge in &self.edges[start..tables] {
-            self.nodes[edge.index()].uses += 1;
-        }
-        for edge in &self.edges[tables..] {
-            self.nodes[edge.index()].table_uses += 1;
-        }
-        let place = |at: usize| u32::try_from(at).expect("inputs are below 2 GiB");
-        self.nodes.push(Node { object, edges: place(start), tables: place(tables), uses: 0, table_uses: 0 });
+        let (edges, tables, kind) = (small(start), small(tables), kind(&object));
+        self.nodes.push(Node { object: id, edges, tables, uses: 0, table_uses: 0, kind });
     }
+
+    /// Counts each node's uses as an operand, all edges in one go.
+    fn count_uses(&mut self) {
+        for used in &self.edges {
+            self.nodes[used.index()].uses += 1;
+        }
+        for node in &mut self.nodes {
+            node.uses -= node.table_uses;
+        }
+    }
+
+    fn next(&self) -> u32 {
+        small(self.nodes.len())
+    }
+}
+
+fn small(len: usize) -> u32 {
+    u32::try_from(len).expect("inputs are below 2 GiB")
 }
 
 /// Refuses a set or dict whose keys have no hash: the reader lets them pass where CPython crashes.
@@ -368,16 +412,7 @@ fn path(heap: &Heap<'_>, objects: &[ObjectId]) -> String {
     for (at, pair) in objects.windows(2).enumerate() {
         let what = heap[pair[0]].type_name();
         let place = heap.children(pair[0]).position(|child| child == pair[1]).expect("each holds the next");
-        let step = match heap[pair[0]] {
-            Object::Code(_) => {
-                let fields = heap.python().layout().fields.iter().filter(|field| field.kind() != FieldKind::Number);
-                fields.map(|field| field.name()).nth(place).unwrap_or_default().to_owned()
-            }
-            Object::Dict(_) | Object::FrozenDict(_) => {
-                format!("{} {}", if place % 2 == 0 { "key" } else { "value" }, place / 2)
-            }
-            _ => format!("item {place}"),
-        };
+        let step = heap.name_of_child(pair[0], place);
         let back = if at + 1 == last { format!(" > the {} again", heap[pair[1]].type_name()) } else { String::new() };
         steps.push(format!("{what} > {step}{back}"));
     }

@@ -106,6 +106,22 @@ impl<'a> Str<'a> {
         Self { bytes, encoding, interned }
     }
 
+    /// A str of the first `len` one-byte characters of `front`, which has as many.
+    ///
+    /// Most are short, and how short is anyone's guess: with bytes behind them, one look tells what they are.
+    #[inline]
+    pub(crate) fn latin1_in(front: &'a [u8], len: usize, interned: bool) -> Self {
+        let bytes = &front[..len];
+        match front.first_chunk::<16>() {
+            Some(chunk) if len <= chunk.len() => {
+                let others = u128::MAX.checked_shl(8 * len as u32).unwrap_or(0);
+                let is_ascii = u128::from_le_bytes(*chunk) & !others & u128::from_le_bytes([0x80; 16]) == 0;
+                Self { bytes, encoding: if is_ascii { Encoding::Ascii } else { Encoding::Latin1 }, interned }
+            }
+            _ => Self::latin1(bytes, interned),
+        }
+    }
+
     /// A str of UTF-8, surrogates included.
     ///
     /// # Errors
@@ -345,11 +361,6 @@ impl Object<'_> {
         matches!(self, Self::Set(_) | Self::FrozenSet(_) | Self::Dict(_) | Self::FrozenDict(_))
     }
 
-    /// Whether it is a tuple, list, dict or set without items.
-    pub(crate) fn is_empty_container(&self) -> bool {
-        matches!(self, Self::Tuple(items) | Self::List(items) | Self::Dict(items) | Self::Set(items) if items.is_empty())
-    }
-
     /// The same kind of container with other items; other objects as they are.
     #[must_use]
     pub(crate) fn with_items(self, items: Items) -> Self {
@@ -510,6 +521,20 @@ impl<'a> Heap<'a> {
                 self.longs.push(value);
                 self.add(Object::Long(LongId(u32::try_from(self.longs.len() - 1).expect("fewer than objects"))))
             }
+        }
+    }
+
+    /// What the `place`-th of the [`Self::children`] of an object is called: its field, or its number.
+    pub(crate) fn name_of_child(&self, id: ObjectId, place: usize) -> String {
+        match self[id] {
+            Object::Code(_) => {
+                let fields = self.python.layout().fields.iter().filter(|field| !field.is_number());
+                fields.map(|field| field.name()).nth(place).unwrap_or_default().to_owned()
+            }
+            Object::Dict(_) | Object::FrozenDict(_) => {
+                format!("{} {}", if place.is_multiple_of(2) { "key" } else { "value" }, place / 2)
+            }
+            _ => format!("item {place}"),
         }
     }
 

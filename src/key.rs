@@ -51,22 +51,27 @@ impl<'h, 'a> Keys<'h, 'a> {
     }
 
     /// The number of an object, which holds those numbered `held`: that of an equal one, or `next`. `held_by` gives what
-    /// the object of another number holds.
-    pub(crate) fn number<'g, N: Copy + Eq + Hash + 'g>(
+    /// the object of another number holds. `object` is what stands at `id`: who knows its type dispatches on it once.
+    #[inline(always)]
+    pub(crate) fn number<'g, N: Copy + Eq + Into<u32> + 'g>(
         &mut self,
         id: ObjectId,
+        object: Object<'_>,
         held: &[N],
         held_by: impl Fn(u32) -> &'g [N],
         next: u32,
     ) -> u32 {
         let heap = self.heap;
-        if !has_key(heap, id, self.sharing) {
+        if self.sharing != Sharing::Structural && !heap.is_process_wide(id) {
             return next;
         }
         let mut hasher = self.firsts.hasher().build_hasher();
-        hash(heap, id, &mut hasher);
-        if !held.is_empty() {
-            held.hash(&mut hasher);
+        if !hash(heap, &object, &mut hasher) {
+            return next;
+        }
+        for pair in held.chunks(2) {
+            let [low, high] = [pair[0], pair[pair.len() - 1]].map(|number| u64::from(number.into()));
+            hasher.write_u64(low | high << 32);
         }
         let hash = hasher.finish();
         let same = |first: &First| is_same(heap, first.object, id) && held_by(first.number) == held;
@@ -80,33 +85,28 @@ impl<'h, 'a> Keys<'h, 'a> {
     }
 }
 
-/// Whether another object can have the same key.
-fn has_key(heap: &Heap<'_>, id: ObjectId, sharing: Sharing) -> bool {
+/// Hashes the type and the bits, without what is held. `false` if no other object can have the same key.
+#[inline(always)]
+fn hash(heap: &Heap<'_>, object: &Object<'_>, hasher: &mut impl Hasher) -> bool {
     let is_nan = |bits| f64::from_bits(bits).is_nan();
-    match heap[id] {
-        Object::None | Object::False | Object::True | Object::Ellipsis | Object::StopIteration => false,
-        Object::List(_) | Object::Set(_) | Object::Dict(_) | Object::Code(_) => false,
-        Object::Float(bits) if is_nan(bits) => false,
-        Object::Complex { real, imag } if is_nan(real) || is_nan(imag) => false,
-        _ => sharing == Sharing::Structural || heap.is_process_wide(id),
-    }
-}
-
-/// Hashes the type and the bits, without what is held.
-fn hash(heap: &Heap<'_>, id: ObjectId, hasher: &mut impl Hasher) {
-    let object = &heap[id];
     match *object {
-        Object::Int(value) => value.hash(hasher),
-        Object::Long(long) => heap.long(long).hash(hasher),
-        Object::Float(bits) => bits.hash(hasher),
-        Object::Complex { real, imag } => (real, imag).hash(hasher),
-        Object::Bytes(bytes) => hasher.write(bytes),
         Object::Str(text) => match text.raw() {
             (bytes, Encoding::Ascii | Encoding::Utf8) => hasher.write(bytes),
             (_, Encoding::Latin1) => hasher.write(text.to_utf8(&mut Vec::new())),
         },
-        _ => std::mem::discriminant(object).hash(hasher),
+        Object::Bytes(bytes) => hasher.write(bytes),
+        Object::Tuple(_) | Object::FrozenSet(_) | Object::FrozenDict(_) | Object::Slice(_) => {
+            std::mem::discriminant(object).hash(hasher);
+        }
+        Object::Int(value) => hasher.write_i64(value),
+        Object::Long(long) => heap.long(long).hash(hasher),
+        Object::Float(bits) if !is_nan(bits) => hasher.write_u64(bits),
+        Object::Complex { real, imag } if !is_nan(real) && !is_nan(imag) => (real, imag).hash(hasher),
+        Object::Float(_) | Object::Complex { .. } => return false,
+        Object::None | Object::False | Object::True | Object::Ellipsis | Object::StopIteration => return false,
+        Object::List(_) | Object::Set(_) | Object::Dict(_) | Object::Code(_) => return false,
     }
+    true
 }
 
 /// Whether type and bits are the same, without what is held.

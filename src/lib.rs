@@ -8,7 +8,7 @@
 //! Each stage is a function from one type to the next, and one equation governs them all, `run(compile(heap)) ≅ heap`:
 //!
 //! ```text
-//! bytes ─Input::read→ Source{Heap} ─lower→ Graph ─schedule→ Schedule ─emit→ Image ─encode→ bytes
+//! bytes ─Input::read→ Source{Heap} ─lower→ Graph ─share→ Shared ─schedule→ Schedule ─emit→ Image ─encode→ bytes
 //! bytes ─Initializer::read→ Image ─verify→ Verified ─run→ Heap
 //! ```
 //!

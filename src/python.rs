@@ -327,6 +327,8 @@ fields! {
 pub struct Layout {
     /// All, in the order of marshal.
     pub fields: Vec<Field>,
+    /// How many fields in a row hold numbers, from each one on; and 0 for behind the last.
+    pub(crate) numbers_from: Vec<u8>,
     /// Those that hold numbers, in the order of marshal.
     pub numbers: Vec<Field>,
     /// Those whose values MAKE_CODE takes from the stack, in the order pushed: names, constants, the tuples of
@@ -340,6 +342,10 @@ static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
     let layout = |python: Python| {
         let fields: Vec<Field> =
             FIELDS.iter().filter(|(_, minors)| minors.contains(&python.minor)).map(|(field, _)| *field).collect();
+        let mut numbers_from = vec![0; fields.len() + 1];
+        for at in (0..fields.len()).rev().filter(|at| fields[*at].is_number()) {
+            numbers_from[at] = numbers_from[at + 1] + 1;
+        }
         let of = |kinds: &[FieldKind]| fields.iter().copied().filter(|field| kinds.contains(&field.kind())).collect();
         let mut operands: Vec<Field> = of(&[FieldKind::Tuple, FieldKind::Names, FieldKind::Str]);
         operands.sort_by_key(|field| match field {
@@ -350,7 +356,7 @@ static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
             Field::FileName => 5,
             _ => 2,
         });
-        Layout { numbers: of(&[FieldKind::Number]), tables: of(&[FieldKind::Bytes]), operands, fields }
+        Layout { numbers: of(&[FieldKind::Number]), tables: of(&[FieldKind::Bytes]), operands, numbers_from, fields }
     };
     Python::all().map(layout).collect()
 });

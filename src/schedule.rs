@@ -36,27 +36,27 @@ const PULL: u32 = 4;
 /// Orders the hoisted values.
 ///
 /// The order is Kahn's: of the values whose parts have their slots, the most used comes next, so that LOAD_FAST reaches
-/// it with one byte; behind the first 230, the least used, so that COPY reaches the hot ones from above.
+/// it with one byte; behind the near ones, the least used, so that COPY reaches the hot ones from above.
 pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Schedule {
     let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()] };
     for (id, _) in &graph.deferred {
         schedule.push(*id);
     }
-    let waiting = |id: NodeId| matches!(shared.decision(id), Decision::Hoist) && schedule.slot(id).is_none();
-    if graph.sharing == Sharing::None {
-        // What is rebuilt has several places at which its parts are needed: ids are in topological order.
-        let hoisted: Vec<NodeId> = graph.ids().filter(|id| waiting(*id)).collect();
+    let waiting: Vec<bool> = graph
+        .ids()
+        .map(|id| matches!(shared.decision(id), Decision::Hoist) & (schedule.slot_of[id.index()] == NONE))
+        .collect();
+    let hoisted = chosen(graph.ids(), &waiting);
+    if graph.sharing == Sharing::None || schedule.slots.len() + hoisted.len() <= profile.n_near_slots() {
+        // Every slot is near, or what is rebuilt has several places at which its parts are needed: any topological order
+        // will do, and ids are in one.
         hoisted.into_iter().for_each(|id| schedule.push(id));
-        return schedule;
-    }
-    let waiting: Vec<bool> = graph.ids().map(waiting).collect();
-    let n_slots = schedule.slots.len() + waiting.iter().filter(|is_waiting| **is_waiting).count();
-    if n_slots <= profile.n_near_slots() {
-        // Every slot is near: any topological order will do, and ids are in one.
-        graph.ids().filter(|id| waiting[id.index()]).for_each(|id| schedule.push(id));
     } else {
-        let dependencies = Dependencies::new(graph, shared, &waiting);
+        let dependencies = Dependencies::new(graph, shared, &waiting, hoisted);
         kahn(&dependencies, profile.n_near_slots(), &mut schedule);
+    }
+    if graph.sharing == Sharing::None {
+        return schedule;
     }
     if profile.has_own_instructions() {
         let n_deferred = graph.deferred.len();
@@ -64,6 +64,17 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
         schedule.batch(graph, profile.n_near_slots().max(n_deferred)..usize::MAX);
     }
     schedule
+}
+
+/// The nodes that are waiting. Which ones do is anyone's guess, so nothing branches on it.
+fn chosen(ids: impl Iterator<Item = NodeId>, waiting: &[bool]) -> Vec<NodeId> {
+    let (mut chosen, mut n) = (vec![NodeId(0); waiting.len()], 0);
+    for id in ids {
+        chosen[n] = id;
+        n += usize::from(waiting[id.index()]);
+    }
+    chosen.truncate(n);
+    chosen
 }
 
 /// Whether MAKE_STRINGS makes it, together with others.
@@ -76,9 +87,18 @@ impl Schedule {
     fn batch(&mut self, graph: &Graph<'_, '_>, slots: std::ops::Range<usize>) {
         let n_slots = self.slots.len();
         let Some(range) = self.slots.get_mut(slots.start.min(n_slots)..slots.end.min(n_slots)) else { return };
-        let (batched, others): (Vec<NodeId>, Vec<NodeId>) = range.iter().partition(|id| is_batched(graph.object(**id)));
-        for ((at, place), id) in (slots.start..).zip(range).zip(batched.into_iter().chain(others)) {
-            *place = id;
+        let mut others = Vec::with_capacity(range.len());
+        let mut n_batched = 0;
+        for at in 0..range.len() {
+            if is_batched(graph.object(range[at])) {
+                range[n_batched] = range[at];
+                n_batched += 1;
+            } else {
+                others.push(range[at]);
+            }
+        }
+        range[n_batched..].copy_from_slice(&others);
+        for (at, id) in (slots.start..).zip(range) {
             self.slot_of[id.index()] = u32::try_from(at).expect("no more than nodes");
         }
     }
@@ -101,15 +121,14 @@ struct Dependencies {
 }
 
 impl Dependencies {
-    fn new(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool]) -> Self {
-        let hoisted: Vec<NodeId> = graph.ids().filter(|id| waiting[id.index()]).collect();
+    fn new(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool], hoisted: Vec<NodeId>) -> Self {
         let mut heat: Vec<u32> = hoisted.iter().map(|id| PULL * graph.uses(*id)).collect();
         // By node: the hoisted value that it is, or for which it is made; users have larger ids than what they use.
         let mut owner = vec![NONE; graph.len()];
         for (at, id) in (0..).zip(&hoisted) {
             owner[id.index()] = at;
         }
-        let mut needs: Vec<(u32, u32)> = Vec::new();
+        let mut needs: Vec<(u32, u32)> = Vec::with_capacity(graph.len());
         for user in graph.ids().rev() {
             let of = owner[user.index()];
             if of == NONE {

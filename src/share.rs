@@ -3,7 +3,7 @@
 //! Without sharing, every value would be made at each of its uses: the *construction tree*. A value with several uses is
 //! *hoisted* (made before the tree, in a slot at the bottom of the stack), *kept* (made at its first use, which is an
 //! operand of a value that all the others help to make, and copied from there while it waits to be consumed), or *rebuilt*
-//! (where CPython has one object for the whole process anyway, and making it again is shorter).
+//! (where CPython has one object for the whole process anyway, and making it again, where it does not wait, is shorter).
 //!
 //! Invariants:
 //! - Every node has exactly one [`Decision`].
@@ -28,7 +28,7 @@ pub enum Decision {
     Keep,
     /// It is made before everything that needs it, in a slot.
     Hoist,
-    /// It is made at each use.
+    /// It is made at each use, unless it is on the stack there.
     Rebuild,
     /// It stands in the data, as a table of code objects.
     Table,
@@ -91,6 +91,11 @@ impl Costs {
     pub fn rebuild(self) -> u64 {
         self.make * self.uses
     }
+
+    /// Made at so many uses, copied at the others.
+    pub(crate) fn remake(self, n_makes: u64) -> u64 {
+        self.make * n_makes + self.copy * self.uses.saturating_sub(n_makes)
+    }
 }
 
 /// The little-endian bytes of an int, and how many of them hold it: the top bit is its sign.
@@ -143,13 +148,10 @@ pub fn share(graph: &Graph<'_, '_>, profile: Profile) -> Shared {
         profile,
         tree: if profile.keeps_values() { Tree::new(graph) } else { Tree { branches: Vec::new() } },
         users: if profile.keeps_values() { Users::new(graph) } else { Users::default() },
-        outside: vec![false; graph.len()],
-        again: vec![false; graph.len()],
-        section_of: vec![None; graph.len()],
-        is_in_two_sections: vec![false; graph.len()],
+        notes: vec![Note::default(); graph.len()],
     };
     for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
-        sharing.outside[id.index()] = true;
+        sharing.notes[id.index()].is_outside = true;
     }
     for (id, _) in &graph.deferred {
         decisions[id.index()] = Decision::Hoist;
@@ -168,35 +170,43 @@ struct Sharer<'g> {
     graph: &'g Graph<'g, 'g>,
     tree: Tree,
     users: Users,
-    /// By node: whether something outside the tree needs it, the end or a deferred container.
-    outside: Vec<bool>,
-    /// By node: whether it is part of something that is rebuilt, so that one use is several.
-    again: Vec<bool>,
     profile: Profile,
-    /// By node: the section in which it stands as a table.
-    section_of: Vec<Option<Section>>,
-    /// By node: whether it is a table of two kinds. Tables are numbered section by section, so it takes a slot.
-    is_in_two_sections: Vec<bool>,
+    /// By node.
+    notes: Vec<Note>,
+}
+
+/// What users say of a value.
+#[derive(Clone, Copy, Default)]
+struct Note {
+    /// Something outside the tree needs it: the end, or a deferred container.
+    is_outside: bool,
+    /// It is part of something that is rebuilt, so that one use is several.
+    again: bool,
+    /// The section in which it stands as a table.
+    section: Option<Section>,
+    /// It is a table of two kinds. Tables are numbered section by section, so it takes a slot.
+    is_in_two_sections: bool,
 }
 
 impl Sharer<'_> {
     fn decide(&mut self, id: NodeId) -> Decision {
         let graph = self.graph;
-        if graph.uses(id) == 0 && !self.is_in_two_sections[id.index()] {
+        let note = self.notes[id.index()];
+        if (graph.uses(id) == 0) & !note.is_in_two_sections {
             return Decision::Table;
         }
         if let Some(instruction) = immediate(graph, id, self.profile) {
             let is_hoisted = graph.uses(id) >= self.profile.hoists_loads_from() && graph.sharing != Sharing::None;
             return if is_hoisted { Decision::Hoist } else { Decision::Load(instruction) };
         }
-        let is_table = graph.table_uses(id) > 0;
+        let is_table = graph.table_uses(id) > 0 && !is_short(graph.object(id));
         if graph.sharing == Sharing::None {
-            let again = graph.uses(id) > 1 || self.again[id.index()];
+            let again = graph.uses(id) > 1 || note.again;
             return match (again, graph.object(id).has_identity()) {
                 (false, _) => Decision::Once,
                 (true, true) => Decision::Hoist,
                 (true, false) => {
-                    graph.operands(id).iter().for_each(|operand| self.again[operand.index()] = true);
+                    graph.operands(id).iter().for_each(|operand| self.notes[operand.index()].again = true);
                     Decision::Rebuild
                 }
             };
@@ -204,19 +214,24 @@ impl Sharer<'_> {
         if graph.uses(id) == 1 && !is_table {
             return Decision::Once;
         }
-        let is_in_the_tree = self.profile.keeps_values() && !is_table && !self.outside[id.index()];
-        let keeper = if is_in_the_tree { self.tree.keeper(self.users.of(id)) } else { None };
+        let is_in_the_tree = self.profile.keeps_values() && !is_table && !note.is_outside;
+        let users = if is_in_the_tree { self.users.of(id) } else { &[] };
+        let n_makes = self.tree.n_makes(users);
+        if n_makes == 1 {
+            let (keeper, place) = users[0];
+            self.tree.place(id, keeper, place);
+            return Decision::Keep;
+        }
         let can_rebuild =
             !is_table && !graph.object(id).is_compound() && graph.heap.is_process_wide(graph.object_id(id));
         if can_rebuild {
             let costs = Costs::new(graph, id, self.profile);
-            if costs.rebuild() < if keeper.is_some() { costs.keep() } else { costs.hoist() } {
+            let n_makes = if is_in_the_tree { n_makes } else { costs.uses };
+            if costs.remake(n_makes) < costs.hoist() {
                 return Decision::Rebuild;
             }
         }
-        let Some((keeper, place)) = keeper else { return Decision::Hoist };
-        self.tree.place(id, keeper, place);
-        Decision::Keep
+        Decision::Hoist
     }
 
     /// Tells each operand of a value who needs it, and each table where.
@@ -229,9 +244,10 @@ impl Sharer<'_> {
             let fields = &self.graph.heap.python().layout().tables;
             for (table, field) in tables.iter().zip(fields) {
                 let section = Section::of_table(*field);
-                let first = self.section_of[table.index()].get_or_insert(section);
+                let note = &mut self.notes[table.index()];
+                let first = *note.section.get_or_insert(section);
                 let is_shared = self.graph.sharing != Sharing::None && !is_short(self.graph.object(*table));
-                self.is_in_two_sections[table.index()] |= *first != section && is_shared;
+                note.is_in_two_sections |= first != section && is_shared;
             }
         }
         if !self.profile.keeps_values() {
@@ -330,29 +346,27 @@ impl Tree {
         id
     }
 
-    /// The nearest value that both are made for, or are.
-    fn common(&self, a: NodeId, b: NodeId) -> Option<NodeId> {
-        let depth = self.at(a).depth.min(self.at(b).depth);
-        let (mut a, mut b) = (self.ancestor(a, depth), self.ancestor(b, depth));
-        while a != b {
-            if self.at(a).depth == 0 {
-                return None;
-            }
-            let (jump_a, jump_b) = (self.at(a).jump, self.at(b).jump);
-            (a, b) = if jump_a == jump_b { (self.at(a).parent, self.at(b).parent) } else { (jump_a, jump_b) };
+    /// Whether an operand still waits to be consumed where another one is needed.
+    fn waits(&self, (keeper, place): (NodeId, u32), (user, at): (NodeId, u32)) -> bool {
+        if user == keeper {
+            return at >= place;
         }
-        Some(a)
+        let depth = self.at(keeper).depth;
+        if self.at(user).depth <= depth {
+            return false;
+        }
+        let operand = self.at(self.ancestor(user, depth + 1));
+        operand.parent == keeper && operand.place > place
     }
 
-    /// The value of which the used one is an operand while all its other users are made: that value, and which operand.
-    fn keeper(&self, users: &[(NodeId, u32)]) -> Option<(NodeId, u32)> {
-        let (&(first, _), rest) = users.split_first()?;
-        let keeper = rest.iter().try_fold(first, |common, (user, _)| self.common(common, *user))?;
-        let place = users.iter().filter(|(user, _)| *user == keeper).map(|(_, place)| *place).min()?;
-        let depth = self.at(keeper).depth;
-        let comes_later = |(user, at): &(NodeId, u32)| {
-            if *user == keeper { *at >= place } else { self.at(self.ancestor(*user, depth + 1)).place > place }
-        };
-        users.iter().all(comes_later).then_some((keeper, place))
+    /// At how many uses a value is made that is copied wherever it waits; 3 are many. A third time never pays: what takes
+    /// three bytes or more is as short in a slot.
+    ///
+    /// Users come in the order of decision, so that nothing waits for one that stands before it.
+    fn n_makes(&self, users: &[(NodeId, u32)]) -> u64 {
+        let Some((first, rest)) = users.split_first() else { return 0 };
+        let mut others = rest.iter().filter(|user| !self.waits(*first, **user));
+        let Some(second) = others.next() else { return 1 };
+        if others.all(|user| self.waits(*second, *user)) { 2 } else { 3 }
     }
 }

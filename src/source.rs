@@ -22,10 +22,10 @@
 //! than the initializer that a reader would rightly distrust the transcript.
 
 use crate::error::{ErrorKind, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId};
 use crate::heap::{Heap, Object, ObjectId};
 use crate::key::{Keys, Sharing};
-use crate::marshal::{Dump, FLAG_REF, Script, TypeCode, shortest, takes_index, write_script};
+use crate::marshal::{CACHED, Dump, FLAG_REF, Script, TypeCode, kind, takes_index, write_script};
 use crate::varint;
 
 const TRANSCRIPT: u8 = 0;
@@ -48,27 +48,14 @@ pub(crate) fn encode(dump: &Dump<'_>, input: &[u8], graph: &Graph<'_, '_>, paylo
     if input.len() > budget(payload_len) || may_drop {
         return Ok([&[VERBATIM], input].concat());
     }
-    let classes = graph.sharing != Sharing::None;
-    let n_classes = if classes { graph.len() } else { 0 };
-    let mut recorder = Recorder {
-        dump,
-        graph,
-        forecast: Forecast::new(n_classes),
-        has_classes: classes,
-        n_refs: 0,
-        bits: vec![0; dump.transcript.types.len().div_ceil(8)],
-        types: Vec::new(),
-        n_indexes: 0,
-        last_index: 0,
-        indexes: Vec::new(),
-    };
-    recorder.record();
-    let mut out = vec![if classes { TRANSCRIPT } else { WITHOUT_CLASSES }];
+    let has_classes = graph.sharing != Sharing::None;
+    let recorded = record(dump, graph, Forecast::new(graph.ids().map(|id| graph.kind(id)), has_classes));
+    let mut out = vec![if has_classes { TRANSCRIPT } else { WITHOUT_CLASSES }];
     varint::write(&mut out, small(dump.transcript.types.len()));
-    out.extend_from_slice(&recorder.bits);
-    out.extend_from_slice(&recorder.types);
-    varint::write(&mut out, recorder.n_indexes);
-    out.extend_from_slice(&recorder.indexes);
+    out.extend_from_slice(&recorded.bits);
+    out.extend_from_slice(&recorded.types);
+    varint::write(&mut out, recorded.n_indexes);
+    out.extend_from_slice(&recorded.indexes);
     varint::write(&mut out, small(dump.transcript.texts.len()));
     for text in &dump.transcript.texts {
         out.push(u8::try_from(text.len()).expect("texts were read with a length of one byte"));
@@ -89,10 +76,10 @@ fn small(len: usize) -> u32 {
 /// out of proportion to its initializer.
 pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_len: usize) -> Result<Vec<u8>> {
     let cut_short = || ErrorKind::BadSource("it ends early");
-    let (&kind, mut rest) = section.split_first().ok_or_else(cut_short)?;
-    let classes = match kind {
-        TRANSCRIPT => classes(heap),
-        WITHOUT_CLASSES => Vec::new(),
+    let (&section_kind, mut rest) = section.split_first().ok_or_else(cut_short)?;
+    let has_classes = match section_kind {
+        TRANSCRIPT => true,
+        WITHOUT_CLASSES => false,
         VERBATIM => return Ok(rest.to_vec()),
         _ => return Err(ErrorKind::BadSource("its kind is unknown").into()),
     };
@@ -117,8 +104,8 @@ pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_le
     }
     let texts = &texts[..texts.len() - rest.len()];
     let mut player = Player {
-        forecast: Forecast::new(classes.len()),
-        classes,
+        forecast: Forecast::new(heap.ids().map(|id| kind(&heap[id])), has_classes),
+        classes: classes(heap),
         n_types,
         at: 0,
         bits,
@@ -140,7 +127,7 @@ pub(crate) fn decode(section: &[u8], heap: &Heap<'_>, root: ObjectId, payload_le
 /// CPython has one for the whole process.
 fn classes(heap: &Heap<'_>) -> Vec<u32> {
     let mut keys = Keys::new(heap, Sharing::Identity, 0);
-    heap.ids().map(|id| keys.number(id, &[] as &[u32], |_| &[], id.number())).collect()
+    heap.ids().map(|id| keys.number(id, heap[id], &[] as &[u32], |_| &[], id.number())).collect()
 }
 
 fn number(rest: &mut &[u8]) -> Result<u32> {
@@ -157,106 +144,128 @@ fn take<'s>(rest: &mut &'s [u8], len: usize) -> Result<&'s [u8]> {
 }
 
 /// What type bytes and indexes to expect. Writer and reader keep one each, in step.
+///
+/// Which byte comes next is anyone's guess, so little here branches on it.
 struct Forecast {
-    /// By state (flagged before or not) and kind of object.
+    /// By state (flagged before or not) and kind.
     last: [[u8; 128]; 2],
-    /// By class: the index that it last took.
-    index_of: Vec<u32>,
+    /// The last one is that of NULL.
+    classes: Vec<Class>,
+    has_classes: bool,
     next_index: u32,
+}
+
+/// What is known of equal objects.
+#[derive(Clone, Copy)]
+struct Class {
+    /// The index that they last took.
+    index: u32,
+    kind: u8,
 }
 
 const NONE: u32 = u32::MAX;
 
-/// The kind of str that CPython keeps one object of: whether it is interned depends on who is asked.
-const CACHED: u8 = 1;
+/// By type byte: whether the next index goes to its object.
+const TAKES_INDEX: [bool; 256] = {
+    let mut takes = [false; 256];
+    let mut byte = 0;
+    while byte < takes.len() {
+        takes[byte] = byte as u8 & FLAG_REF != 0 && takes_index(byte as u8 & !FLAG_REF);
+        byte += 1;
+    }
+    takes
+};
 
 impl Forecast {
-    fn new(n_classes: usize) -> Self {
+    /// `kinds` are those of the classes.
+    fn new(kinds: impl Iterator<Item = u8>, has_classes: bool) -> Self {
         let mut last = [[TypeCode::Ref as u8; 128]; 2];
         for (code, foreseen) in (0..).zip(&mut last[0]) {
             *foreseen = code;
         }
         last[0][usize::from(CACHED)] = TypeCode::ShortAscii as u8;
-        Self { last, index_of: vec![NONE; n_classes], next_index: 0 }
+        let mut classes: Vec<Class> = Vec::with_capacity(kinds.size_hint().0 + 1);
+        classes.extend(kinds.map(|kind| Class { index: NONE, kind }));
+        classes.push(Class { index: NONE, kind: TypeCode::Null as u8 });
+        Self { last, classes, has_classes, next_index: 0 }
     }
 
-    /// The type byte that is expected, and the place to keep the real one.
-    fn foreseen(&mut self, object: Option<&Object<'_>>, class: Option<usize>) -> &mut u8 {
-        let kind = match object {
-            None => TypeCode::Null as u8,
-            Some(Object::Str(text)) if text.is_cached() => CACHED,
-            Some(object) => shortest(object) as u8,
-        };
-        let flagged = class.is_some_and(|class| self.index_of[class] != NONE);
-        &mut self.last[usize::from(flagged)][usize::from(kind)]
+    fn null(&self) -> usize {
+        self.classes.len() - 1
     }
 
-    /// Notes the real type byte.
-    fn saw(&mut self, byte: u8, class: Option<usize>) {
-        if byte & FLAG_REF != 0 && takes_index(byte & !FLAG_REF) {
-            if let Some(class) = class {
-                self.index_of[class] = self.next_index;
-            }
-            self.next_index += 1;
-        }
+    /// The type byte that is expected of a class.
+    fn type_byte(&self, class: usize) -> u8 {
+        let Class { index, kind } = self.classes[class];
+        self.last[usize::from(index != NONE)][usize::from(kind & 0x7f)]
     }
 
-    fn index(&self, class: Option<usize>) -> u32 {
-        class.map_or(NONE, |class| self.index_of[class])
+    /// Notes the real type byte. Whether another one was expected; and the index that was, if it is a reference.
+    #[inline]
+    fn see(&mut self, byte: u8, class: usize) -> (bool, u32) {
+        let class = &mut self.classes[class];
+        let foreseen = &mut self.last[usize::from(class.index != NONE)][usize::from(class.kind & 0x7f)];
+        let seen = (*foreseen != byte, class.index);
+        *foreseen = byte;
+        let takes = TAKES_INDEX[usize::from(byte)];
+        class.index = if takes & self.has_classes { self.next_index } else { class.index };
+        self.next_index += u32::from(takes);
+        seen
+    }
+
+    fn index(&self, class: usize) -> u32 {
+        self.classes[class].index
     }
 }
 
-/// Compares a dump with the forecast.
-struct Recorder<'d> {
-    dump: &'d Dump<'d>,
-    graph: &'d Graph<'d, 'd>,
-    forecast: Forecast,
-    has_classes: bool,
-    n_refs: usize,
+/// What of a dump was not foreseen.
+struct Recorded {
     bits: Vec<u8>,
     types: Vec<u8>,
     n_indexes: u32,
-    last_index: usize,
     indexes: Vec<u8>,
 }
 
-impl Recorder<'_> {
-    fn record(&mut self) {
-        let transcript = &self.dump.transcript;
-        for (at, (&byte, &id)) in transcript.types.iter().zip(&transcript.ids).enumerate() {
-            self.object(at, byte, id);
+/// Compares a dump with the forecast.
+#[inline(never)]
+fn record(dump: &Dump<'_>, graph: &Graph<'_, '_>, mut forecast: Forecast) -> Recorded {
+    let transcript = &dump.transcript;
+    let mut bits = Vec::with_capacity(transcript.types.len().div_ceil(8));
+    // Of each list only the front counts: what comes next is written behind it in any case, and counted if it belongs there.
+    let (mut types, mut n_types) = (vec![0; transcript.types.len()], 0);
+    let (mut foreseen_indexes, mut n_refs) = (vec![NONE; transcript.refs.len() + 1], 0);
+    for (eight, ids) in transcript.types.chunks(8).zip(transcript.ids.chunks(8)) {
+        let mut byte_of_bits = 0;
+        for (at, (&byte, &id)) in eight.iter().zip(ids).enumerate() {
+            let code = byte & !FLAG_REF;
+            let class = if code == TypeCode::Null as u8 { None } else { graph.node_of(id) };
+            let class = class.map_or(forecast.null(), NodeId::index);
+            let (differs, index) = forecast.see(byte, class);
+            byte_of_bits |= u8::from(differs) << at;
+            types[n_types] = byte;
+            n_types += usize::from(differs);
+            foreseen_indexes[n_refs] = index;
+            n_refs += usize::from(code == TypeCode::Ref as u8);
+        }
+        bits.push(byte_of_bits);
+    }
+    types.truncate(n_types);
+    let (mut indexes, mut n_indexes, mut last) = (Vec::new(), 0, 0);
+    for (at, (&index, foreseen)) in transcript.refs.iter().zip(foreseen_indexes).enumerate() {
+        if index != foreseen {
+            varint::write(&mut indexes, small(at - last));
+            varint::write(&mut indexes, index);
+            n_indexes += 1;
+            last = at + 1;
         }
     }
-
-    fn object(&mut self, at: usize, byte: u8, id: ObjectId) {
-        let code = byte & !FLAG_REF;
-        let object = (code != TypeCode::Null as u8).then(|| &self.dump.heap[id]);
-        let class = object.filter(|_| self.has_classes).and_then(|_| self.graph.node_of(id)).map(|node| node.index());
-        let foreseen = self.forecast.foreseen(object, class);
-        if *foreseen != byte {
-            *foreseen = byte;
-            self.bits[at / 8] |= 1 << (at % 8);
-            self.types.push(byte);
-        }
-        if code != TypeCode::Ref as u8 {
-            self.forecast.saw(byte, class);
-            return;
-        }
-        let index = self.dump.transcript.refs[self.n_refs];
-        if index != self.forecast.index(class) {
-            varint::write(&mut self.indexes, small(self.n_refs - self.last_index));
-            varint::write(&mut self.indexes, index);
-            self.n_indexes += 1;
-            self.last_index = self.n_refs + 1;
-        }
-        self.n_refs += 1;
-    }
+    Recorded { bits, types, n_indexes, indexes }
 }
 
 /// Makes the dump again from the forecast and what was not foreseen.
 struct Player<'s> {
     forecast: Forecast,
-    /// By object; empty without classes.
+    /// By object.
     classes: Vec<u32>,
     n_types: usize,
     /// Type bytes so far.
@@ -270,26 +279,25 @@ struct Player<'s> {
 }
 
 impl Player<'_> {
-    fn class(&self, id: ObjectId) -> Option<usize> {
-        self.classes.get(id.index()).map(|class| *class as usize)
+    fn class(&self, id: ObjectId) -> usize {
+        self.classes[id.index()] as usize
     }
 }
 
 impl<'s> Script<'s> for Player<'s> {
-    fn type_byte(&mut self, heap: &Heap<'_>, id: Option<ObjectId>) -> Result<u8> {
+    fn type_byte(&mut self, _: &Heap<'_>, id: Option<ObjectId>) -> Result<u8> {
         if self.at == self.n_types {
             return Err(ErrorKind::BadSource("it ends early").into());
         }
-        let class = id.and_then(|id| self.class(id));
-        let foreseen = self.forecast.foreseen(id.map(|id| &heap[id]), class);
+        let class = id.map_or(self.forecast.null(), |id| self.class(id));
+        let mut byte = self.forecast.type_byte(class);
         if self.bits[self.at / 8] >> (self.at % 8) & 1 != 0 {
-            let (&byte, rest) = self.types.split_first().expect("one for each bit");
+            let (&other, rest) = self.types.split_first().expect("one for each bit");
             self.types = rest;
-            *foreseen = byte;
+            byte = other;
         }
-        let byte = *foreseen;
         self.at += 1;
-        self.forecast.saw(byte, class);
+        self.forecast.see(byte, class);
         Ok(byte)
     }
 

@@ -453,6 +453,11 @@ impl Case<'_> {
             Decision::Rebuild if self.options.sharing == Sharing::None => {
                 format!("--sharing none makes it at each use: {rebuild} bytes; in a slot {hoist}")
             }
+            Decision::Rebuild if rebuild >= hoist => format!(
+                "CPython has one such object for the whole process anyway, and making it twice, with copies while it \
+                 waits, is shortest: {} bytes; in a slot {hoist}, made at each use {rebuild}",
+                costs.remake(2)
+            ),
             Decision::Rebuild => format!(
                 "CPython has one such object for the whole process anyway, and making it at each use is shortest: \
                  {rebuild} bytes; in a slot {hoist}, made at its first use and copied {keep}"
@@ -509,6 +514,10 @@ impl Case<'_> {
             Decision::Hoist if self.is_load() => each - 2 - signed(costs.copy) * n_uses,
             Decision::Hoist => each - signed(costs.hoist()),
             Decision::Keep => each - signed(costs.keep()),
+            // What is longer at each use is made twice.
+            Decision::Rebuild if costs.rebuild() >= costs.hoist() && self.options.sharing != Sharing::None => {
+                each - signed(costs.remake(2))
+            }
             Decision::Once | Decision::Rebuild | Decision::Table => 0,
         })
     }

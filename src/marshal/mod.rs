@@ -11,7 +11,7 @@ mod write;
 pub use read::{Dump, Transcript, read};
 pub(crate) use read::{shorten, unhashable};
 pub(crate) use walk::{Event, Step, walk};
-pub(crate) use write::{Recorded, Script, shortest, write_payload, write_script};
+pub(crate) use write::{CACHED, Recorded, Script, kind, write_payload, write_script};
 pub use write::{write, write_exact};
 
 use crate::python::Python;
@@ -31,22 +31,27 @@ macro_rules! type_codes {
         #[repr(u8)]
         pub(crate) enum TypeCode { $($(#[$doc])* $name = $code,)* }
 
-        impl TypeCode {
-            /// The code, with or without its flag, if `python` reads it.
-            #[inline]
-            pub(crate) fn new(byte: u8, python: Python) -> Option<Self> {
-                match byte & !FLAG_REF {
-                    $($code if $first <= 6 || python.minor() >= $first => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
+        /// By type byte without its flag: its code, and the first minor version that reads it.
+        static TYPE_CODES: [(Option<TypeCode>, u8); 128] = {
+            let mut codes = [(None, 0); 128];
+            $(codes[$code as usize] = (Some(TypeCode::$name), $first);)*
+            codes
+        };
     };
+}
+
+impl TypeCode {
+    /// The code, with or without its flag, if `python` reads it.
+    #[inline]
+    pub(crate) fn new(byte: u8, python: Python) -> Option<Self> {
+        let (code, first) = TYPE_CODES[usize::from(byte & !FLAG_REF)];
+        code.filter(|_| python.minor() >= first)
+    }
 }
 
 /// Whether an object with this type code, flagged, takes an index.
 #[inline]
-pub(crate) fn takes_index(code: u8) -> bool {
+pub(crate) const fn takes_index(code: u8) -> bool {
     !matches!(code, b'0' | b'N' | b'F' | b'T' | b'S' | b'.' | b'r')
 }
 

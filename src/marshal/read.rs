@@ -17,7 +17,7 @@ use super::{FLAG_REF, MAX_DEPTH, TypeCode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::fixed::N_FIXED;
 use crate::heap::{Code, CodeId, Heap, Items, Object, ObjectId, Str, fixed};
-use crate::python::{Field, FieldKind, Python, n_locals};
+use crate::python::{Field, FieldKind, Layout, Python, n_locals};
 
 /// A marshal dump as it was read.
 #[derive(Debug, Clone)]
@@ -82,14 +82,14 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
         return Err(ErrorKind::TooLarge.into());
     }
     let mut heap = Heap::new(python);
-    // Measured on standard libraries: an object takes 34 to 60 bytes, an item 20 to 27, a type byte 16 to 24.
-    let (n_objects, n_types) = (input.len() / 32 + 8, input.len() / 16 + 8);
-    heap.reserve(n_objects, input.len() / 24 + 8);
+    // Measured on standard libraries: an object takes 30 bytes or more, an item 20, a type byte 13; a little room is left.
+    let (n_objects, n_types) = (input.len() / 26 + 8, input.len() / 11 + 8);
+    heap.reserve(n_objects, input.len() / 16 + 8);
     let mut reader = Reader {
         input,
-        at: 0,
+        rest: input,
         heap,
-        layout: &python.layout().fields,
+        layout: python.layout(),
         frames: Vec::with_capacity(16),
         pairs: Vec::new(),
         claimed: 0,
@@ -108,7 +108,7 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
         hashable: Vec::new(),
     };
     let root = reader.run()?;
-    let (len, trailing) = (reader.at, &input[reader.at..]);
+    let (len, trailing) = (reader.at(), reader.rest);
     reader.transcript.verbatim = reader.cut_short.then_some(&input[..len]);
     let order = (reader.is_ordered && !reader.cut_short).then_some(reader.order);
     Ok(Dump { heap: reader.heap, root, transcript: reader.transcript, order, len, trailing })
@@ -118,16 +118,29 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     id: ObjectId,
-    /// Where to enter `id` in the references once complete, for the types that cannot refer to themselves.
-    late_ref: Option<u32>,
+    /// Its index, if its type byte is flagged.
+    index: Option<u32>,
     at: usize,
     rest: Rest,
+}
+
+/// What an index refers to.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// An object that is not complete, of a type that cannot hold itself.
+    Reserved,
+    /// One that is not complete.
+    Open(ObjectId),
+    /// One that is.
+    Complete(ObjectId),
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Rest {
     /// Items of the heap's from `next` to the end of `items` are still to come.
-    Items { next: u32, items: Items, is_set: bool },
+    Items { next: u32, items: Items },
+    /// The same, of a set, whose items must have a hash.
+    Keys { next: u32, items: Items },
     /// A slice, with so many of its items. It claims no bytes: NULL may cut it short.
     Slice { n_items: u8, items: [ObjectId; 3] },
     /// Keys and values stand in `pairs` from `start` on; `mark` is where the next one begins.
@@ -138,16 +151,16 @@ enum Rest {
 
 struct Reader<'a> {
     input: &'a [u8],
-    at: usize,
+    /// What was not read yet.
+    rest: &'a [u8],
     heap: Heap<'a>,
-    layout: &'static [Field],
+    layout: &'static Layout,
     frames: Vec<Frame>,
     /// Keys and values of the dicts that are open.
     pairs: Vec<ObjectId>,
     /// Items of open containers that have not begun; each needs a byte.
     claimed: usize,
-    /// `None`: reserved by an object that is not complete.
-    refs: Vec<Option<ObjectId>>,
+    refs: Vec<Target>,
     transcript: Transcript<'a>,
     /// The objects in the order in which they were complete.
     order: Vec<ObjectId>,
@@ -162,24 +175,29 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn at(&self) -> usize {
+        self.input.len() - self.rest.len()
+    }
+
     fn run(&mut self) -> Result<ObjectId> {
         loop {
             let Some(mut value) = self.object()? else { continue };
             // Deliver it; what it completes is delivered in turn.
             loop {
-                let Some(frame) = self.frames.last() else { return Ok(value) };
-                if matches!(frame.rest, Rest::Items { is_set: true, .. }) {
-                    self.check_hashable(value, "a set item")?;
-                }
-                let Some(frame) = self.frames.last_mut() else { unreachable!("it was there") };
+                let Some(frame) = self.frames.last_mut() else { return Ok(value) };
                 match &mut frame.rest {
-                    Rest::Items { next, items, .. } => {
+                    Rest::Items { next, items } => {
                         let at = *next;
                         *next += 1;
-                        let last = *next == items.start + items.len;
+                        let is_last = *next == items.start + items.len;
                         self.heap.set_item(at, value);
-                        if !last {
+                        if !is_last {
                             self.claimed -= 1;
+                            break;
+                        }
+                    }
+                    Rest::Keys { .. } => {
+                        if !self.key(value)? {
                             break;
                         }
                     }
@@ -200,11 +218,10 @@ impl<'a> Reader<'a> {
                         break;
                     }
                     Rest::Fields { code, next } => {
-                        let (code, field) = (*code, self.layout[*next]);
+                        let (code, at) = (*code, *next);
                         *next += 1;
-                        self.heap.code_mut(code).set_object(field, value);
-                        let an_object_follows = self.layout.get(*next).is_some_and(|field| !field.is_number());
-                        if an_object_follows || !self.numbers()? {
+                        self.heap.code_mut(code).set_object(self.layout.fields[at], value);
+                        if !self.numbers(code, at + 1)? {
                             break;
                         }
                         self.check_code(code)?;
@@ -215,19 +232,32 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Adds an item to the innermost container, a set. Whether it was the last.
+    fn key(&mut self, value: ObjectId) -> Result<bool> {
+        self.check_hashable(value, "a set item")?;
+        let Some(Frame { rest: Rest::Keys { next, items }, .. }) = self.frames.last_mut() else {
+            unreachable!("a set is innermost")
+        };
+        self.heap.set_item(*next, value);
+        *next += 1;
+        let is_last = *next == items.start + items.len;
+        self.claimed -= usize::from(!is_last);
+        Ok(is_last)
+    }
+
     /// Closes the innermost container.
     fn complete(&mut self) -> ObjectId {
         let frame = self.frames.pop().expect("a frame was just filled");
         let items = match frame.rest {
-            Rest::Items { items, .. } => Some(items),
+            Rest::Items { items, .. } | Rest::Keys { items, .. } => Some(items),
             Rest::Slice { items, .. } => Some(self.heap.add_items(&items)),
             Rest::Pairs { .. } | Rest::Fields { .. } => None,
         };
         if let Some(items) = items {
             self.heap.set(frame.id, self.heap[frame.id].with_items(items));
         }
-        if let Some(index) = frame.late_ref {
-            self.refs[index as usize] = Some(frame.id);
+        if let Some(index) = frame.index {
+            self.refs[index as usize] = Target::Complete(frame.id);
         }
         self.order.push(frame.id);
         frame.id
@@ -244,14 +274,14 @@ impl<'a> Reader<'a> {
 
     /// Reads one type byte and its payload. `None`: a container was opened, or NULL closed a dict and was delivered.
     fn object(&mut self) -> Result<Option<ObjectId>> {
-        let start = self.at;
+        let start = self.at();
         if self.frames.len() >= MAX_DEPTH {
             return Err(self.error(ErrorKind::TooDeep, start));
         }
-        let Some(&byte) = self.input.get(start) else {
+        let Some((&byte, rest)) = self.rest.split_first() else {
             return Err(self.error(ErrorKind::UnexpectedEnd { what: "an object", needed: 1, left: 0 }, start));
         };
-        self.at += 1;
+        self.rest = rest;
         let Some(code) = TypeCode::new(byte, self.heap.python()) else {
             return Err(self.error(ErrorKind::UnknownTypeCode(byte & !FLAG_REF), start));
         };
@@ -293,8 +323,9 @@ impl<'a> Reader<'a> {
             TypeCode::InternedAscii => Object::Str(Str::latin1(self.sized("str")?, true)),
             TypeCode::ShortAscii | TypeCode::InternedShortAscii => {
                 let [len] = self.array("str")?;
-                let bytes = self.take(usize::from(len), "str")?;
-                Object::Str(Str::latin1(bytes, code == TypeCode::InternedShortAscii))
+                let front = self.rest;
+                self.take(usize::from(len), "str")?;
+                Object::Str(Str::latin1_in(front, usize::from(len), code == TypeCode::InternedShortAscii))
             }
             TypeCode::SmallTuple => {
                 let [len] = self.array("tuple")?;
@@ -339,20 +370,19 @@ impl<'a> Reader<'a> {
     /// Gives `id` the next index if its type byte is flagged.
     fn flagged(&mut self, byte: u8, id: ObjectId) -> ObjectId {
         if byte & FLAG_REF != 0 {
-            self.refs.push(Some(id));
+            self.refs.push(Target::Complete(id));
         }
         id
     }
 
     /// Gives an unfinished container the next index if its type byte is flagged, or keeps a place for it.
     fn open(&mut self, byte: u8, at: usize, id: ObjectId, late: bool, rest: Rest) {
-        let flagged = byte & FLAG_REF != 0;
-        let late_ref = (flagged && late).then(|| u32::try_from(self.refs.len()).expect("inputs are below 2 GiB"));
-        if flagged {
-            self.refs.push((!late).then_some(id));
+        let index = (byte & FLAG_REF != 0).then_some(self.refs.len() as u32);
+        if index.is_some() {
+            self.refs.push(if late { Target::Reserved } else { Target::Open(id) });
         }
         self.transcript.ids.push(id);
-        self.frames.push(Frame { id, late_ref, at, rest });
+        self.frames.push(Frame { id, index, at, rest });
     }
 
     fn container(
@@ -367,14 +397,13 @@ impl<'a> Reader<'a> {
         let Ok(len) = u32::try_from(len) else {
             return Err(self.error(ErrorKind::NegativeLength { what, length: len }, start));
         };
-        let left = self.input.len() - self.at;
-        let free = left.saturating_sub(self.claimed);
+        let free = self.rest.len().saturating_sub(self.claimed);
         if len as usize > free {
             let length = u64::from(len);
             return Err(self.error(ErrorKind::LengthTooLarge { what, length, left: free }, start));
         }
+        let empty = object(Items::EMPTY);
         if len == 0 {
-            let empty = object(Items::EMPTY);
             if matches!(empty, Object::Tuple(_)) {
                 self.fixed(fixed::EMPTY_TUPLE);
                 return Ok(Some(self.flagged(byte, fixed::EMPTY_TUPLE)));
@@ -386,9 +415,13 @@ impl<'a> Reader<'a> {
         self.claimed += len as usize - 1;
         let items = self.heap.reserve_items(len);
         // Without its items until it is complete, so that nothing looks into it.
-        let id = self.heap.add(object(Items::EMPTY));
-        let is_set = matches!(self.heap[id], Object::Set(_) | Object::FrozenSet(_));
-        self.open(byte, start, id, late, Rest::Items { next: items.start, items, is_set });
+        let id = self.heap.add(empty);
+        let next = items.start;
+        let rest = match empty {
+            Object::Set(_) | Object::FrozenSet(_) => Rest::Keys { next, items },
+            _ => Rest::Items { next, items },
+        };
+        self.open(byte, start, id, late, rest);
         Ok(None)
     }
 
@@ -404,27 +437,25 @@ impl<'a> Reader<'a> {
         let code = self.heap.add_code(Code::EMPTY);
         let id = self.heap.add(Object::Code(code));
         self.open(byte, start, id, true, Rest::Fields { code, next: 0 });
-        self.numbers()?;
+        self.numbers(code, 0)?;
         Ok(None)
     }
 
-    /// Reads the numbers that stand before the next object of the innermost code object. Whether it is complete.
-    fn numbers(&mut self) -> Result<bool> {
-        let Some(Frame { rest: Rest::Fields { code, mut next }, .. }) = self.frames.last().copied() else {
-            unreachable!("a code object is innermost")
-        };
-        while let Some(field) = self.layout.get(next) {
-            if field.kind() != FieldKind::Number {
-                break;
+    /// Reads the numbers of the innermost code object that stand before the next of its objects; `next` is its next
+    /// field. Whether it is complete.
+    #[inline]
+    fn numbers(&mut self, code: CodeId, next: usize) -> Result<bool> {
+        let end = next + usize::from(self.layout.numbers_from[next]);
+        if end > next {
+            for field in &self.layout.fields[next..end] {
+                let number = self.i32(field.name())?;
+                self.heap.code_mut(code).set_number(*field, number);
             }
-            let number = self.i32(field.name())?;
-            self.heap.code_mut(code).set_number(*field, number);
-            next += 1;
+            if let Some(Frame { rest: Rest::Fields { next, .. }, .. }) = self.frames.last_mut() {
+                *next = end;
+            }
         }
-        if let Some(Frame { rest: Rest::Fields { next: place, .. }, .. }) = self.frames.last_mut() {
-            *place = next;
-        }
-        Ok(next == self.layout.len())
+        Ok(end == self.layout.fields.len())
     }
 
     /// NULL ends a dict, wherever a key or a value could stand. Some types that meet a NULL are NULL themselves, without
@@ -478,14 +509,13 @@ impl<'a> Reader<'a> {
         let index = self.i32("reference")?;
         let found = usize::try_from(index).ok().and_then(|index| self.refs.get(index));
         let why = match found {
-            Some(&Some(id)) => {
+            Some(&(Target::Complete(id) | Target::Open(id))) => {
                 self.transcript.refs.push(index.cast_unsigned());
                 self.transcript.ids.push(id);
-                // It may be open: open containers look empty.
-                self.is_ordered &= !self.heap[id].is_empty_container() || id == fixed::EMPTY_TUPLE;
+                self.is_ordered &= !matches!(found, Some(Target::Open(_)));
                 return Ok(id);
             }
-            Some(None) => "the object is not complete, and its type cannot hold itself",
+            Some(Target::Reserved) => "the object is not complete, and its type cannot hold itself",
             None => "no object has this index",
         };
         Err(self.error(ErrorKind::InvalidReference { index: i64::from(index), why }, start))
@@ -541,21 +571,29 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn take(&mut self, needed: usize, what: &'static str) -> Result<&'a [u8]> {
-        match self.input[self.at..].get(..needed) {
-            Some(bytes) => {
-                self.at += needed;
+        match self.rest.split_at_checked(needed) {
+            Some((bytes, rest)) => {
+                self.rest = rest;
                 Ok(bytes)
             }
-            None => {
-                let left = self.input.len() - self.at;
-                Err(self.error(ErrorKind::UnexpectedEnd { what, needed, left }, self.at))
-            }
+            None => Err(self.cut_off(what, needed)),
         }
     }
 
     #[inline]
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
-        Ok(self.take(N, what)?.try_into().expect("N bytes were taken"))
+        match self.rest.split_first_chunk() {
+            Some((bytes, rest)) => {
+                self.rest = rest;
+                Ok(*bytes)
+            }
+            None => Err(self.cut_off(what, N)),
+        }
+    }
+
+    #[cold]
+    fn cut_off(&self, what: &'static str, needed: usize) -> Error {
+        self.error(ErrorKind::UnexpectedEnd { what, needed, left: self.rest.len() }, self.at())
     }
 
     #[inline]
@@ -565,7 +603,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn sized(&mut self, what: &'static str) -> Result<&'a [u8]> {
-        let start = self.at;
+        let start = self.at();
         let length = self.i32(what)?;
         match usize::try_from(length) {
             Ok(len) => self.take(len, what),
@@ -582,14 +620,14 @@ impl<'a> Reader<'a> {
         self.hashable.resize(self.heap.len(), false);
         let filled = |id| {
             let of = |frame: &Frame| match frame.rest {
-                Rest::Items { next, items, .. } if frame.id == id => Some(Items { len: next - items.start, ..items }),
+                Rest::Items { next, items } if frame.id == id => Some(Items { len: next - items.start, ..items }),
                 _ => None,
             };
             self.heap.items(self.frames.iter().find_map(of).unwrap_or(Items::EMPTY))
         };
         match unhashable_item(&self.heap, key, &mut self.hashable, filled) {
             None => Ok(()),
-            Some(what) => Err(self.error(ErrorKind::Unhashable { what, role }, self.at)),
+            Some(what) => Err(self.error(ErrorKind::Unhashable { what, role }, self.at())),
         }
     }
 
@@ -601,36 +639,23 @@ impl<'a> Reader<'a> {
     /// What the code constructor checks: types, then numbers.
     fn check_code(&self, id: CodeId) -> Result<()> {
         let code = self.heap.code(id);
-        let at = self.frames.last().map_or(0, |frame| frame.at);
-        for &field in self.layout {
-            if field.kind() == FieldKind::Number {
-                continue;
-            }
-            let object = &self.heap[code.object(field)];
-            let is_unfinished = self.is_unfinished(code.object(field));
-            let expected = match (field.kind(), object) {
-                (FieldKind::Tuple | FieldKind::Names, Object::Tuple(_)) if is_unfinished => "a finished tuple",
-                (FieldKind::Bytes, Object::Bytes(_))
-                | (FieldKind::Str, Object::Str(_))
-                | (FieldKind::Tuple, Object::Tuple(_)) => continue,
+        let fits = |field: &Field| {
+            let held = code.object(*field);
+            match (field.kind(), &self.heap[held]) {
+                (FieldKind::Bytes, Object::Bytes(_)) | (FieldKind::Str, Object::Str(_)) => true,
+                (FieldKind::Tuple, Object::Tuple(_)) => !self.is_unfinished(held),
                 (FieldKind::Names, Object::Tuple(items)) => {
                     let is_str = |id: &ObjectId| matches!(self.heap[*id], Object::Str(_));
-                    if self.heap.items(*items).iter().all(is_str) {
-                        continue;
-                    }
-                    "a tuple of str"
+                    !self.is_unfinished(held) && self.heap.items(*items).iter().all(is_str)
                 }
-                (FieldKind::Bytes, _) => "bytes",
-                (FieldKind::Str, _) => "a str",
-                (FieldKind::Names, _) => "a tuple of str",
-                (FieldKind::Tuple | FieldKind::Number, _) => "a tuple",
-            };
-            let found = match object {
-                Object::Tuple(_) if is_unfinished => "one that holds the code object",
-                Object::Tuple(_) if expected == "a tuple of str" => "a tuple with other items",
-                _ => object.type_name(),
-            };
-            return Err(self.error(ErrorKind::WrongFieldType { field: field.name(), expected, found }, at));
+                _ => false,
+            }
+        };
+        let at = self.frames.last().map_or(0, |frame| frame.at);
+        if !self.layout.tables.iter().all(fits) || !self.layout.operands.iter().all(fits) {
+            let field = self.layout.fields.iter().find(|field| !field.is_number() && !fits(field));
+            let field = *field.expect("tables and operands are all that is no number");
+            return Err(self.error(self.wrong_type(field, code.object(field)), at));
         }
         let len = |field| match self.heap[code.object(field)] {
             Object::Bytes(bytes) => bytes.len(),
@@ -648,6 +673,25 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Says that a code object cannot have `held` as its `field`.
+    #[cold]
+    fn wrong_type(&self, field: Field, held: ObjectId) -> ErrorKind {
+        let is_unfinished = self.is_unfinished(held);
+        let expected = match field.kind() {
+            FieldKind::Tuple | FieldKind::Names if is_unfinished => "a finished tuple",
+            FieldKind::Bytes => "bytes",
+            FieldKind::Str => "a str",
+            FieldKind::Names => "a tuple of str",
+            FieldKind::Tuple | FieldKind::Number => "a tuple",
+        };
+        let found = match &self.heap[held] {
+            Object::Tuple(_) if is_unfinished => "one that holds the code object",
+            Object::Tuple(_) if field.kind() == FieldKind::Names => "a tuple with other items",
+            object => object.type_name(),
+        };
+        ErrorKind::WrongFieldType { field: field.name(), expected, found }
+    }
+
     /// Builds the path of the innermost container, outermost first.
     #[cold]
     fn error(&self, kind: ErrorKind, at: usize) -> Error {
@@ -658,13 +702,15 @@ impl<'a> Reader<'a> {
                 other => other.type_name(),
             };
             path.push(match frame.rest {
-                Rest::Items { next, items, .. } => format!("{what} > item {}", next - items.start),
+                Rest::Items { next, items } | Rest::Keys { next, items } => {
+                    format!("{what} > item {}", next - items.start)
+                }
                 Rest::Slice { n_items, .. } => format!("{what} > item {n_items}"),
                 Rest::Pairs { start, .. } => {
                     let n = self.pairs.len() - start as usize;
                     format!("{what} > {} {}", if n.is_multiple_of(2) { "key" } else { "value" }, n / 2)
                 }
-                Rest::Fields { next, .. } => match self.layout.get(next) {
+                Rest::Fields { next, .. } => match self.layout.fields.get(next) {
                     Some(field) => format!("{what} > {}", field.name()),
                     None => what.to_owned(),
                 },

@@ -323,8 +323,21 @@ impl Script<'static> for Plain {
     }
 }
 
+/// The kind of str that CPython keeps one object of: whether it is written as interned depends on who is asked.
+pub(crate) const CACHED: u8 = 1;
+
+/// Objects of one kind are expected to have the same type byte: that of [`shortest`], or [`CACHED`].
+#[inline(always)]
+pub(crate) fn kind(object: &Object<'_>) -> u8 {
+    match object {
+        Object::Str(text) if text.is_cached() => CACHED,
+        _ => shortest(object) as u8,
+    }
+}
+
 /// The code that the newest marshal versions write.
-pub(crate) fn shortest(object: &Object<'_>) -> TypeCode {
+#[inline(always)]
+fn shortest(object: &Object<'_>) -> TypeCode {
     match object {
         Object::None => TypeCode::None,
         Object::False => TypeCode::False,
