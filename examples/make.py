@@ -54,6 +54,7 @@ SOURCES = {
     "tables": (MILESTONES, "more than 256 distinct constants: `EXTENDED_ARG`"),
     "slices": (MILESTONES, "slices with constant bounds: constants from 3.14 on"),
     "positional_only": (MILESTONES, "positional-only parameters"),
+    "docstrings": (VERSIONS, "docstrings that functions share, and that they do not; of a class and a module"),
     "empty": (MILESTONES, "a module of no bytes"),
 }
 

@@ -618,6 +618,7 @@ mod tests {
     use crate::file::{Initializer, Input};
     use crate::key::Sharing;
     use crate::listing::disassemble;
+    use crate::profile::Profile;
 
     fn examples() -> Vec<PathBuf> {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
@@ -645,14 +646,21 @@ mod tests {
 
     #[test]
     fn every_listing_assembles_to_the_identical_file() {
-        for sharing in [Sharing::Structural, Sharing::Identity, Sharing::None] {
+        let ways = [
+            (Sharing::Structural, Profile::Compact),
+            (Sharing::Identity, Profile::Compact),
+            (Sharing::None, Profile::Compact),
+            (Sharing::Structural, Profile::Core),
+            (Sharing::Structural, Profile::Load),
+        ];
+        for (sharing, profile) in ways {
             let mut refused = Vec::new();
             for path in examples() {
                 let file = std::fs::read(&path).unwrap();
                 let Ok(Input::Source(source)) = Input::read(&file, python_of(&path)) else {
                     panic!("{}", path.display())
                 };
-                let Ok(initializer) = compile(&source, Options { sharing, ..Options::default() }) else {
+                let Ok(initializer) = compile(&source, Options { sharing, profile, ..Options::default() }) else {
                     refused.push(path.file_name().unwrap().to_str().unwrap().replace(".cpython-313.marshal", ""));
                     continue;
                 };
@@ -801,6 +809,9 @@ mod tests {
             (".source 1g", "1g is not hexadecimal"),
             (".header 00", "these 1 bytes are no header of a .pyc"),
             (".header a70d0d0a000000000000000000000000", "the header's magic number is 3495, not 3571"),
+            ("MAKE_NAMES 'a'", "MAKE_NAMES says how often each str is used"),
+            ("MAKE_NAMES 'a' 1", "a str says that it is used 1 times, and is used 0 times"),
+            ("MAKE_NAMES 'a' 0\nLOAD_FAST 0", "a str says that it is used 0 times, and is used 1 times"),
             (".co_code 00", "unknown directive .co_code, or no MAKE_CODE stands above it"),
             (r".module '\ud800'", "a name cannot hold surrogates"),
         ] {
@@ -816,6 +827,41 @@ mod tests {
         assert_eq!(said(".python 3.13\nLOAD_INT 1\n"), "line 2: the instructions end without RETURN_VALUE");
         assert_eq!(said(".python 3.13\nLOAD_INT 1\nRETURN_VALUE\nLOAD_INT 1\n"), "line 4: instructions follow the end");
         assert_eq!(said(".python 3.13\nLOAD_INT 1\n.magic 3571"), "line 3: .magic must stand above the instructions");
+    }
+
+    #[test]
+    fn what_a_loader_relies_on_is_verified() {
+        let greeting = include_bytes!("../examples/greeting.cpython-313.pyc");
+        let Input::Source(source) = Input::read(greeting, None).unwrap() else { unreachable!("it is a .pyc") };
+        let initializer = compile(&source, Options { profile: Profile::Load, ..Options::default() }).unwrap();
+        let text = listed(&initializer.encode().unwrap());
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{text}");
+            let said = said(&text.replacen(from, to, 1));
+            said.split_once(": ").map_or(said.clone(), |(_, why)| why.to_owned())
+        };
+        assert_eq!(
+            with("MAKE_NAMES         'greet' 3", "MAKE_NAMES 'greet' 2"),
+            "a str says that it is used 2 times, and is used 3 times"
+        );
+        assert_eq!(with("co_ncellvars=0", "co_ncellvars=1"), "MAKE_FULL_CODE 57: CPython derives other numbers");
+        assert_eq!(
+            with("_co_firsttraceable=0", "_co_firsttraceable=2"),
+            "MAKE_FULL_CODE 57: CPython derives other numbers"
+        );
+        let names = "co_nlocals=NUMBER co_ncellvars=NUMBER co_nfreevars=NUMBER _co_firsttraceable=NUMBER";
+        assert_eq!(with(".derived co_nlocals=1", ".derived"), format!(".derived takes {names}"));
+        assert_eq!(
+            said(".python 3.13\nMAKE_NAMES 'a' 0\nBUILD_TUPLE 1\nRETURN_VALUE"),
+            "line 3: BUILD_TUPLE 1: it takes a str from the stack that says how often it is copied"
+        );
+        assert_eq!(
+            said(".python 3.10\nMAKE_FULL_CODE\nRETURN_VALUE"),
+            "line 2: MAKE_FULL_CODE needs 7 values and the stack holds 0"
+        );
+        let mut image = initializer.image.clone();
+        image.sections[Section::Hashes as usize].to_mut()[0] ^= 1;
+        assert!(verify(image).unwrap_err().to_string().contains("the hash is another name's"));
     }
 
     #[test]

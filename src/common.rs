@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(hashes, HASHES);
     }
 
-    const HASHES: [u32; 5] = [0; 5];
+    const HASHES: [u32; 5] = [0, 0xef23_226f, 0xf4a6_d38c, 0x8324_63ed, 0x7ef8_1467];
 
     #[test]
     fn names_are_found_at_their_operands() {

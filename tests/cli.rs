@@ -635,7 +635,18 @@ fn the_version_is_printed() {
 #[test]
 fn every_way_to_compile_passes_every_check() {
     let desk = Desk::with(&[("a.pyc", CLASSES)]);
-    for options in ["", "--sharing identity", "--sharing none", "--profile core", "--start-code", "--no-source-flags"] {
+    for options in [
+        "",
+        "--sharing identity",
+        "--sharing none",
+        "--profile core",
+        "--profile load",
+        "--profile load --strip-caches",
+        "--keep-caches",
+        "--optimize size",
+        "--start-code",
+        "--no-source-flags",
+    ] {
         desk.run(&format!("verify a.pyc {options}")).exits(0).prints("a.pyc: ok\n");
         desk.run(&format!("compile a.pyc {options} -o b.pyinit")).exits(0);
         desk.run("verify b.pyinit").exits(0).prints("b.pyinit: ok\n");

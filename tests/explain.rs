@@ -6,10 +6,11 @@ use std::fs;
 use std::process::Command as Process;
 
 use assert_cmd::Command;
-use rehydrate::{Input, Options, Python, Sharing, explain};
+use rehydrate::explain::Explained;
+use rehydrate::{Input, Options, Python, Sharing, explain, graph};
 use serde_json::Value;
 
-use common::{at_root, examples};
+use common::{Example, at_root, examples, text_of};
 
 fn explained(example: &str, args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rehydrate"));
@@ -26,45 +27,167 @@ fn explanation(dump: &[u8], options: Options) -> rehydrate::Explanation {
     explain(&source, options).unwrap()
 }
 
+/// An example, with the name under which the README shows it.
+fn example(name: &str, options: Options) -> rehydrate::Explanation {
+    let example = Example::open(&at_root("examples").join(name));
+    let Ok(Input::Source(source)) = Input::read(&example.file, None) else { panic!("a .pyc") };
+    explain(&source, options).unwrap().with_name(&format!("examples/{name}"))
+}
+
+/// The places of the only value that is shown, each as its code object, and whether it is a docstring.
+fn places(explanation: &rehydrate::Explanation) -> Vec<(String, bool)> {
+    let [at] = *explanation.subjects() else { panic!("{explanation}") };
+    let places = explanation.places(at, &mut 100);
+    places.into_iter().map(|place| (place.code.unwrap_or_default(), place.is_docstring)).collect()
+}
+
+// --- One object or several ---
+
 #[test]
-fn a_docstring_that_one_function_has_is_said_to_be_needed_once() {
+fn the_readme_shows_what_is_printed() {
+    let readme = text_of("README.md");
+    let shared = example("docstrings.cpython-313.pyc", Options::default()).with_value("Return");
+    let command = "$ rehydrate explain examples/docstrings.cpython-313.pyc --value Return";
+    assert!(readme.contains(&format!("```console\n{command}\n{shared}```\n")), "{shared}");
+    let options = Options { sharing: Sharing::None, ..Options::default() };
+    let unshared = example("docstrings.cpython-313.pyc", options).with_value("Return").to_string();
+    assert!(
+        unshared.contains("2 for 2 places: not shared") && readme.contains("2 for 2 places: not shared"),
+        "{unshared}"
+    );
+}
+
+#[test]
+fn a_docstring_that_one_function_has_is_one_object_for_one_place() {
     let text = explained("closures.cpython-313.pyc", &["--value", "Return the function"]);
-    assert!(text.contains("compose co_consts[0] (docstring)"), "{text}");
-    assert!(text.contains("it is needed once, so it is made where it is needed"), "{text}");
-}
-
-/// Two functions `f` and `g`, whose docstrings are `first` and `second` as marshal spells them.
-fn two_functions(first: &[u8], second: &[u8]) -> Vec<u8> {
-    let text = |text: &str| [&b"z"[..], &[text.len() as u8], text.as_bytes()].concat();
-    let function = |name: &str, docstring: &[u8]| {
-        let numbers = [0_i32, 0, 0, 1, 3].map(i32::to_le_bytes).concat();
-        let bytes = |bytes: &[u8]| [&b"s"[..], &(bytes.len() as u32).to_le_bytes(), bytes].concat();
-        [
-            &b"c"[..],
-            &numbers,
-            &bytes(b"\x95\0g\0"),
-            b")\x01",
-            docstring,
-            b")\0)\0",
-            &bytes(b""),
-            &text("m.py"),
-            &text(name),
-            &text(name),
-            &1_i32.to_le_bytes(),
-            &bytes(b"\x01"),
-            &bytes(b""),
-        ]
-        .concat()
-    };
-    [b")\x02".to_vec(), function("f", first), function("g", second)].concat()
+    assert!(text.contains("objects     1 for 1 place\n"), "{text}");
+    assert!(text.contains("compose co_consts[0] (docstring)\n"), "{text}");
 }
 
 #[test]
-fn a_docstring_of_two_functions_is_one_value_with_both_places() {
-    let dump = two_functions(b"z\x0bSay nothing", b"z\x0bSay nothing");
+fn a_docstring_in_a_tuple_that_is_shared_is_shared_as_that_is() {
+    let shared = example("docstrings.cpython-313.pyc", Options::default()).with_value("Not written").to_string();
+    assert!(shared.contains("1 for 2 places: shared, as n41 is, which holds it"), "{shared}");
+    assert!(shared.contains("Pair.swap co_consts[0] (docstring) in n41, Pair.copy co_consts[0] (docstring) in n41"));
+    assert!(shared.contains("it has one use, in n41, and is made there"), "{shared}");
+    let options = Options { sharing: Sharing::None, ..Options::default() };
+    let unshared = example("docstrings.cpython-313.pyc", options).with_value("Not written").to_string();
+    assert!(unshared.contains("2 for 2 places: not shared"), "{unshared}");
+}
+
+#[test]
+fn an_interned_str_is_one_object_however_often_it_is_made() {
+    let options = Options { sharing: Sharing::None, ..Options::default() };
+    let text = example("docstrings.cpython-313.pyc", options).with_value("double").to_string();
+    assert!(text.contains("1 for 3 places: shared, as CPython has one for the whole process"), "{text}");
+}
+
+#[test]
+fn objects_are_as_many_as_running_makes() {
+    for example in examples() {
+        let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { panic!("a source") };
+        for sharing in common::SHARINGS {
+            let options = Options { sharing, ..Options::default() };
+            let Ok(compiled) = rehydrate::compile(&source, options) else { continue };
+            let verified = rehydrate::verify(compiled.image).unwrap();
+            let (heap, root) = rehydrate::run(&verified);
+            let ran = graph::lower_heap(&heap, root, Sharing::Identity).unwrap();
+            let explanation = explain(&source, options).unwrap();
+            let n_objects: u64 = explanation.values.iter().map(|value| value.n_objects).sum();
+            // One instruction loads every empty frozenset, though without sharing each is a value of its own.
+            let is_loaded = |value: &&Explained| value.value == "frozenset()" && sharing == Sharing::None;
+            let n_again = explanation.values.iter().filter(is_loaded).count().saturating_sub(1);
+            assert_eq!(n_objects, (ran.len() + n_again) as u64, "{} ({sharing:?})", example.name);
+        }
+    }
+}
+
+// --- Docstrings ---
+
+#[test]
+fn docstrings_of_functions_classes_and_modules_are_marked_in_every_version() {
+    for python in Python::all() {
+        let name = format!("docstrings.cpython-3{}.pyc", python.minor());
+        let all = example(&name, Options::default());
+        let marked = |text: &str| places(&all.clone().with_value(text));
+        let docstring_of = |code: &str| (code.to_owned(), true);
+        assert_eq!(marked("a multiple of"), ["double", "triple"].map(docstring_of), "{name}");
+        assert_eq!(marked("the first"), [docstring_of("first")], "{name}");
+        assert_eq!(marked("Two items."), [docstring_of("Pair")], "{name}");
+        assert_eq!(marked("Two functions"), [docstring_of("<module>")], "{name}");
+        assert_eq!(marked("Not written"), ["Pair.swap", "Pair.copy"].map(docstring_of), "{name}");
+        assert_eq!(all.with_value("(docstring)").subjects().len(), 6, "{name}");
+    }
+}
+
+#[test]
+fn constants_that_are_no_docstrings_are_not_marked() {
+    for example in examples().iter().filter(|example| !example.is_dump() && !example.name.starts_with("docstrings")) {
+        let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { panic!("a source") };
+        let explanation = explain(&source, Options::default()).unwrap();
+        for (at, value) in explanation.values.iter().enumerate() {
+            let is_marked = explanation.places(at, &mut 32).iter().any(|place| place.is_docstring);
+            assert!(!is_marked || value.value.ends_with(".'"), "{}: {}", example.name, value.value);
+        }
+    }
+}
+
+// --- What --value finds ---
+
+#[test]
+fn every_place_of_what_was_asked_for_is_named() {
+    // Fifty functions with one tuple of constants, under one name each.
+    let functions: Vec<u8> = (0..50).flat_map(|at| function(&format!("f{at}"), b"z\x0bSay nothing")).collect();
+    let dump = [b"(\x32\0\0\0".as_slice(), &functions].concat();
     let text = explanation(&dump, Options::default()).with_value("Say").to_string();
-    // The constants of both are one tuple, which holds it once.
-    assert!(text.contains("f co_consts[0] (docstring, in n2), g co_consts[0] (docstring, in n2)"), "{text}");
+    assert!(text.contains("1 for 50 places: shared") && !text.contains("more"), "{text}");
+    assert!((0..50).all(|at| text.contains(&format!("f{at} co_consts[0] (docstring)"))), "{text}");
+}
+
+#[test]
+fn a_text_is_found_in_literals_then_in_places_and_not_again_in_what_holds_it() {
+    let found = example("docstrings.cpython-313.pyc", Options::default()).with_value("first");
+    let found: Vec<&str> = found.subjects().iter().map(|at| &*found.values[*at].value).collect();
+    assert_eq!(found[..4], ["'__firstlineno__'", "'first'", "'Return the first item.'", "<code first>"]);
+    assert!(found[4..].contains(&"'items'"), "it is needed by first: {found:?}");
+    let pair = example("docstrings.cpython-313.pyc", Options::default()).with_value("item.', 0");
+    assert_eq!(pair.values[pair.subjects()[0]].value, "('Return the first item.', 0)");
+}
+
+#[test]
+fn a_text_that_is_nowhere_is_said_to_be() {
+    let text = explained("docstrings.cpython-313.pyc", &["--value", "return"]);
+    let said = "is in the literal of no value, and in no place where one is needed; upper and lower case differ\n";
+    assert!(text.ends_with(said), "{text}");
+}
+
+// --- Apart ---
+
+/// A function, whose docstring is as marshal spells it.
+fn function(name: &str, docstring: &[u8]) -> Vec<u8> {
+    let text = |text: &str| [&b"z"[..], &[text.len() as u8], text.as_bytes()].concat();
+    let numbers = [0_i32, 0, 0, 1, 3].map(i32::to_le_bytes).concat();
+    let bytes = |bytes: &[u8]| [&b"s"[..], &(bytes.len() as u32).to_le_bytes(), bytes].concat();
+    [
+        &b"c"[..],
+        &numbers,
+        &bytes(b"\x95\0g\0"),
+        b")\x01",
+        docstring,
+        b")\0)\0",
+        &bytes(b""),
+        &text("m.py"),
+        &text(name),
+        &text(name),
+        &1_i32.to_le_bytes(),
+        &bytes(b"\x01"),
+        &bytes(b""),
+    ]
+    .concat()
+}
+
+fn two_functions(first: &[u8], second: &[u8]) -> Vec<u8> {
+    [b")\x02".to_vec(), function("f", first), function("g", second)].concat()
 }
 
 #[test]
@@ -94,6 +217,14 @@ fn a_nan_and_unshared_equals_say_why_they_are_two() {
 }
 
 #[test]
+fn true_and_false_are_not_equal() {
+    let text = explanation(b")\x04TFTF", Options::default()).to_string();
+    assert!(text.contains("True") && text.contains("False") && !text.contains("apart"), "{text}");
+}
+
+// --- Every format ---
+
+#[test]
 fn every_example_that_compiles_is_explained_in_every_format() {
     for example in examples() {
         let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { panic!("a source") };
@@ -107,7 +238,8 @@ fn every_example_that_compiles_is_explained_in_every_format() {
             assert_eq!(decided, explanation.values.len());
             assert!(!explanation.to_string().is_empty());
             assert!(explanation.dot().starts_with("digraph {"));
-            assert!(explanation.json()["values"].is_array());
+            let json: Value = serde_json::from_str(&explanation.json()).unwrap();
+            assert!(json["values"].is_array() && json["stack"].is_array());
             check_markup(&explanation.html());
         }
     }
@@ -122,6 +254,7 @@ fn json_says_where_a_value_waits_and_what_the_alternatives_cost() {
     let cost = |name: &str| value["costs"][name].as_u64().unwrap();
     assert_eq!(value["saved"].as_u64().unwrap(), cost("rebuild") - cost("hoist"));
     assert_eq!(value["places"].as_array().unwrap().len() as u64, cost("uses"));
+    assert_eq!(value["objects"], 1);
     let heights = all["stack"].as_array().unwrap().iter().map(|row| row[1].as_u64().unwrap());
     assert_eq!(heights.max(), all["max_stack"]["values"].as_u64());
 }

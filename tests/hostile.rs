@@ -7,7 +7,7 @@ mod common;
 use std::borrow::Cow;
 use std::thread;
 
-use common::{Example, SHARINGS, examples, options, refused};
+use common::{Example, SHARINGS, examples, options, refused, ways};
 use rayon::prelude::*;
 use rehydrate::{End, ErrorKind, Image, Initializer, Input, Options, Python, Sameness, Sharing, Source, Verified};
 use rehydrate::{check, difference, marshal, repr};
@@ -71,13 +71,14 @@ impl Drop for Witness<'_> {
     }
 }
 
-fn try_variants(examples: &[Example], everything: impl Fn(&[u8], Python) + Sync) {
+/// Tries variants; of each byte, so many times the work as of reading, compiling, running and writing.
+fn try_variants(examples: &[Example], times: usize, everything: impl Fn(&[u8], Python) + Sync) {
     let variants: Vec<_> = examples
         .iter()
         .flat_map(|example| {
             // The sixty shared tuples of `doubled` take the whole budget of `--sharing none`, and of decompiling.
             let cost = if example.name.starts_with("doubled") { 50_000 } else { example.file.len() };
-            Variant::all(&example.file, cost).into_iter().map(move |variant| (example, variant))
+            Variant::all(&example.file, cost * times).into_iter().map(move |variant| (example, variant))
         })
         .collect();
     variants.par_iter().for_each(|(example, variant)| {
@@ -114,6 +115,19 @@ fn everything_of_source(file: &[u8], source: &Source<'_>) {
     }
 }
 
+/// What is compiled is explained, in every format, and with a part of a text.
+fn everything_explained(source: &Source<'_>, sharing: Sharing) {
+    let options = options(sharing, true, End::Return);
+    let explained = match (rehydrate::explain(source, options), rehydrate::compile(source, options)) {
+        (Ok(explained), Ok(_)) => explained,
+        (explained, compiled) => return assert_eq!(explained.map(drop), compiled.map(drop)),
+    };
+    let found = explained.clone().with_value("a");
+    for text in [explained.to_string(), found.to_string(), explained.json(), explained.html(), explained.dot()] {
+        assert!(!text.is_empty());
+    }
+}
+
 fn everything_of_initializer(file: &[u8], initializer: &Initializer<'_>) {
     assert_eq!(initializer.encode().as_deref(), Ok(file));
     let decompiled = rehydrate::decompile(initializer.clone());
@@ -131,7 +145,7 @@ fn everything_of_initializer(file: &[u8], initializer: &Initializer<'_>) {
 
 #[test]
 fn variants_of_every_example_are_refused_or_work() {
-    try_variants(&[examples(), refused()].concat(), everything);
+    try_variants(&[examples(), refused()].concat(), 1, everything);
 }
 
 #[test]
@@ -139,16 +153,25 @@ fn variants_of_every_initializer_are_refused_or_work() {
     let mut initializers = Vec::new();
     for example in examples() {
         let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { continue };
-        for sharing in SHARINGS {
-            let Ok(compiled) = rehydrate::compile(&source, options(sharing, true, End::Return)) else { continue };
+        for way in ways(true) {
+            let Ok(compiled) = rehydrate::compile(&source, way) else { continue };
             let file = compiled.encode().expect("it is small");
-            let name = format!("{} ({sharing:?})", example.name);
+            let name = format!("{} ({:?}, {:?})", example.name, way.sharing, way.profile);
             if initializers.iter().all(|other: &Example| other.file != file) {
                 initializers.push(Example { name, file, python: example.python });
             }
         }
     }
-    try_variants(&initializers, everything);
+    try_variants(&initializers, 1, everything);
+}
+
+#[test]
+fn variants_of_every_example_are_refused_or_explained() {
+    try_variants(&examples(), 50, |file, python| {
+        if let Ok(Input::Source(source)) = Input::read(file, Some(python)) {
+            SHARINGS.into_iter().for_each(|sharing| everything_explained(&source, sharing));
+        }
+    });
 }
 
 #[test]
@@ -165,7 +188,7 @@ fn variants_of_listings_are_refused_or_assemble() {
             Some(Example { file, ..example.clone() })
         })
         .collect();
-    try_variants(&listings, |file, _| {
+    try_variants(&listings, 1, |file, _| {
         if let Ok(text) = std::str::from_utf8(file)
             && let Ok(assembled) = rehydrate::assemble(text)
         {
@@ -246,6 +269,7 @@ fn sixty_doublings_are_sixty_objects() {
         assert_eq!(difference((&heap, root), (&again.heap, again.root), sameness), None);
     }
     let again = Source { header: None, dump: again, marshal: &dump };
+    everything_explained(&again, Sharing::Structural);
     let refused = rehydrate::compile(&again, options(Sharing::None, true, End::Return));
     assert!(matches!(refused.expect_err("2**60 leaves").kind(), ErrorKind::BudgetExceeded { .. }));
 }

@@ -8,8 +8,8 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Example, SHARINGS, examples, options, refused};
-use rehydrate::{End, Initializer, Input, Sharing};
+use common::{Example, SHARINGS, examples, options, refused, ways};
+use rehydrate::{End, Explanation, Initializer, Input, Sharing};
 
 struct Counting;
 
@@ -62,12 +62,15 @@ const BOUND: Bound = Bound { per_byte: 64, besides: 256 << 10 };
 /// Compiling without sharing, which stops at 64 bytes of output for each of input, and 1 MiB. The worst below takes 116.
 const UNSHARED: Bound = Bound { per_byte: 256, besides: 4 << 20 };
 
-/// Dumps whose objects are large for their bytes.
-fn dense() -> Vec<Example> {
+/// Explaining, and spelling that: an object of two bytes has an entry with those that are equal to it. Besides, each is
+/// compiled without sharing too, and an output names thousands of places. The worst below takes 2300, as a page.
+const EXPLAINED: Bound = Bound { per_byte: 4096, besides: 16 << 20 };
+
+/// Dumps of `n` objects that are large for their bytes. Arrays grow by powers of two: just more than one is the worst.
+fn dense(n: usize) -> Vec<Example> {
     let python = "3.14".parse().expect("it is known");
     let tuple = |n: usize, item: &[u8]| [&b"("[..], &(n as u32).to_le_bytes(), &item.repeat(n)].concat();
-    // Just more than a power of two, up to which arrays grow.
-    let n = 66_000;
+    let int = |int: u32| [&b"i"[..], &(int + 256).to_le_bytes()].concat();
     let files = [
         ("None", tuple(n, b"N")),
         ("flagged str", tuple(n, b"\xfa\0")),
@@ -82,7 +85,7 @@ fn dense() -> Vec<Example> {
         ("text floats", tuple(n, b"f\x010")),
         ("text complexes", tuple(n, b"x\x010\x010")),
         ("floats", tuple(n, b"g\0\0\0\0\0\0\0\0")),
-        ("ints", (0..n as u32).fold(tuple(0, b""), |file, int| [&file[..], b"i", &(int + 256).to_le_bytes()].concat())),
+        ("ints", [&tuple(n, b"")[..5], &(0..n as u32).flat_map(int).collect::<Vec<_>>()].concat()),
         ("long ints", tuple(n, b"l\x05\0\0\0\0\0\0\0\0\0\0\0\0\x40")),
         ("one dict", [&b"{"[..], &b"NN".repeat(n), b"0"].concat()),
         ("one set", [&b"<"[..], &(n as u32).to_le_bytes(), &b")\x01N".repeat(n)].concat()),
@@ -92,6 +95,13 @@ fn dense() -> Vec<Example> {
         ("deep dicts", [&b"{N".repeat(1999)[..], b"N", &b"0".repeat(1999)].concat()),
     ];
     files.map(|(name, file)| Example { name: name.to_owned(), file, python }).into()
+}
+
+/// A dump of `n` tuples, each of which holds the one before it twice: more paths than can be named.
+fn pairs(n: u32) -> Example {
+    let pair = |at: u32| [&b"\xa9\x02r"[..], &at.to_le_bytes(), b"r", &at.to_le_bytes()].concat();
+    let file = [&b"("[..], &n.to_le_bytes(), b"\xa9\x01N", &(0..n - 1).flat_map(pair).collect::<Vec<_>>()].concat();
+    Example { name: "pairs".to_owned(), file, python: "3.14".parse().expect("it is known") }
 }
 
 /// Initializers whose objects are large for their bytes.
@@ -138,8 +148,8 @@ fn initializers(examples: &[Example]) -> Vec<Example> {
     let mut made = Vec::new();
     for example in examples {
         let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { continue };
-        for sharing in SHARINGS {
-            if let Ok(compiled) = rehydrate::compile(&source, options(sharing, true, End::Return)) {
+        for way in ways(true) {
+            if let Ok(compiled) = rehydrate::compile(&source, way) {
                 let file = compiled.encode().expect("it is small");
                 made.push(Example { file, ..example.clone() });
             }
@@ -151,22 +161,21 @@ fn initializers(examples: &[Example]) -> Vec<Example> {
 // One test: the allocator counts what every thread does.
 #[test]
 fn memory_is_bounded_by_the_input() {
-    let dense = dense();
-    for example in dense.iter().chain(&examples()).chain(&refused()) {
+    let large = dense(66_000);
+    for example in large.iter().chain(&examples()).chain(&refused()) {
         for file in mutated(example) {
             let (read, held) = peak(|| Input::read(&file, Some(example.python)));
             assert!(held <= BOUND.of(&file), "reading {} bytes of {} held {held}", file.len(), example.name);
             let Ok(Input::Source(source)) = read else { continue };
-            for sharing in SHARINGS {
-                let bound = if sharing == Sharing::None { UNSHARED } else { BOUND };
-                let options = options(sharing, true, End::Return);
-                let (_, held) = peak(|| rehydrate::compile(&source, options).and_then(|compiled| compiled.encode()));
+            for way in ways(true) {
+                let bound = if way.sharing == Sharing::None { UNSHARED } else { BOUND };
+                let (_, held) = peak(|| rehydrate::compile(&source, way).and_then(|compiled| compiled.encode()));
                 let len = file.len();
-                assert!(held <= bound.of(&file), "compiling {len} bytes of {} ({sharing:?}) held {held}", example.name);
+                assert!(held <= bound.of(&file), "compiling {len} bytes of {} ({way:?}) held {held}", example.name);
             }
         }
     }
-    let files = [initializers(&dense), initializers(&examples()), dense_initializers()].concat();
+    let files = [initializers(&large), initializers(&examples()), dense_initializers()].concat();
     for example in &files {
         for file in mutated(example) {
             let (_, held) = peak(|| {
@@ -175,6 +184,25 @@ fn memory_is_bounded_by_the_input() {
                 Ok::<_, rehydrate::Error>(heap.len())
             });
             assert!(held <= BOUND.of(&file), "running {} bytes of {} held {held}", file.len(), example.name);
+        }
+    }
+    // Spelling takes longer than compiling, so what is spelled is smaller.
+    let long_str = [&b"(\x3a\x20\0\0\xe1\xa0\x86\x01\0"[..], &[b'n'; 100_000], &b"r\0\0\0\0".repeat(8_249)].concat();
+    let long_str = Example { name: "a long str again".to_owned(), file: long_str, ..large[0].clone() };
+    for example in dense(8_250).iter().chain([&pairs(8_250), &long_str]).chain(&examples()) {
+        let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { continue };
+        for sharing in [Sharing::Structural, Sharing::None] {
+            let (explained, held) = peak(|| rehydrate::explain(&source, options(sharing, true, End::Return)));
+            let (file, name) = (&example.file, &example.name);
+            assert!(held <= EXPLAINED.of(file), "explaining {} bytes of {name} held {held}", file.len());
+            let Ok(explained) = explained else { continue };
+            let found = explained.clone().with_value("(");
+            let spells: [&dyn Fn(&Explanation) -> String; 4] =
+                [&ToString::to_string, &Explanation::json, &Explanation::html, &Explanation::dot];
+            for (at, spell) in spells.iter().enumerate() {
+                let held = held + peak(|| (spell(&explained), found.to_string())).1;
+                assert!(held <= EXPLAINED.of(file), "spelling {} bytes of {name} ({at}) held {held}", file.len());
+            }
         }
     }
 }

@@ -16,7 +16,9 @@ use proptest::test_runner::RngSeed;
 use rehydrate::isa::{Instruction, OPS, Op, Section};
 use rehydrate::marshal::{self, Dump};
 use rehydrate::python::{Field, FieldKind};
-use rehydrate::{End, Heap, Image, Initializer, Input, Object, Options, Profile, Python, Sameness, Sharing, Source};
+use rehydrate::{
+    End, Heap, Image, Initializer, Input, Object, Optimize, Options, Profile, Python, Sameness, Sharing, Source,
+};
 use rehydrate::{ErrorKind, check, difference};
 
 /// The same cases on every run: `PROPTEST_RNG_SEED` in the environment tries others.
@@ -447,7 +449,15 @@ fn drops_a_key(object: &Object<'_>) -> bool {
     matches!(object, Object::Dict(items) | Object::FrozenDict(items) if items.len() % 2 == 1)
 }
 
-const PROFILES: [Profile; 2] = [Profile::Core, Profile::Compact];
+/// Every choice that the compiler has, but how an initializer ends.
+fn choices() -> impl Strategy<Value = Options> {
+    let profile = select(&[Profile::Core, Profile::Compact, Profile::Load][..]);
+    let optimize = select(&[Optimize::Size, Optimize::Speed][..]);
+    let strip_caches = select(&[None, Some(true), Some(false)][..]);
+    (profile, optimize, strip_caches, any::<bool>()).prop_map(|(profile, optimize, strip_caches, source_flags)| {
+        Options { profile, optimize, strip_caches, source_flags, ..Options::default() }
+    })
+}
 
 /// The canonical dump; `None` where dropping equal keys leaves an object that marshal could not read back.
 fn canonical(heap: &Heap<'_>, root: rehydrate::ObjectId) -> Option<Vec<u8>> {
@@ -462,11 +472,11 @@ proptest! {
     #![proptest_config(cases(20_000))]
 
     #[test]
-    fn every_heap_passes_every_check(made in dumps(), source_flags: bool, profile in select(&PROFILES[..])) {
+    fn every_heap_passes_every_check(made in dumps(), choice in choices()) {
         let dump = made.dump();
         let end = if matches!(dump.heap[dump.root], Object::Code(_)) { End::Start } else { End::Return };
         for sharing in SHARINGS {
-            let options = Options { profile, ..options(sharing, source_flags, end) };
+            let options = Options { sharing, end, ..choice };
             let checked = check(&made.bytes, Some(made.python), options);
             prop_assert_eq!(checked.map_err(|error| error.to_string()), Ok(()), "{:?}", options);
         }

@@ -7,18 +7,33 @@ use rehydrate::{Explanation, Input, Options, Python};
 
 /// Say of every value who needs it, whether it is shared, and why
 ///
-/// A value is shown if it is needed more than once, or if equal ones could have been one and are not: lists, dicts and code
-/// objects never are, and the same text interned and not interned is two. What is decided on it: load (one instruction
-/// brings it), once (it is needed once), keep (made at its first use, copied from there), hoist (made first, in a slot at
-/// the bottom of the stack, and copied), rebuild (made at each use), table (stands in the data of code objects).
+/// To see whether two functions share a docstring, or any value, give a part of its text to --value. An entry is a value:
+/// "objects" says how many objects it becomes, for how many places, and so whether they share it; "needed by" names the
+/// places. If the two functions have an entry each, their texts differ, or "apart" says why equal ones are two: code objects,
+/// lists, sets and dicts never merge, and interned text does not merge with text that is not interned. With --sharing
+/// identity or none, less is shared.
 ///
-/// To see why two functions do or do not share a docstring, or any value, give a part of its text to --value: values that
-/// are one have one entry, with all places that need it.
+/// A place that is the docstring of a function, a class or a module is marked (docstring). "in n4" says that the value is
+/// in n4, which has several uses. A use is an item or a field of one value: a tuple that is itself shared uses its item
+/// once, for however many places.
+///
+/// What is decided: load (one instruction brings it), once (it has one use, and is made there), keep (made at its first
+/// use, copied from there), hoist (made first, in a slot at the bottom of the stack, and copied), rebuild (made at each
+/// use), table (stands in the data of code objects).
+///
+/// Without --value, a value is shown if it has several uses, or if equal ones could have been one and are not.
+///
+/// In JSON each of "values" has the same: "objects", "uses", "decision", "why", "apart", and its "places", of which each has
+/// "code" (the name of the code object), "field", "docstring" (whether it is one), "through" (the "in" above), and "n_more"
+/// (how many more places "through" has that are not listed).
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    mut_arg("inputs", |inputs| inputs.help(".pyc, marshal dump, folder, or - for standard input")),
+    after_help = "\
 Examples:
   rehydrate explain module.pyc
   rehydrate explain module.pyc --value 'Return the'    is it shared, and why
+  rehydrate explain module.pyc --value '(docstring)'   all docstrings
   rehydrate explain module.pyc --sharing identity      what the dump shares
   rehydrate explain module.pyc --format html > m.html  a page of all values
   rehydrate explain module.pyc --format dot | dot -Tsvg > m.svg
@@ -26,7 +41,8 @@ Examples:
 Exit status:
   0  all are explained
   1  an input is refused
-  2  wrong usage, or a file cannot be read")]
+  2  wrong usage, or a file cannot be read"
+)]
 pub(super) struct Explain {
     #[command(flatten)]
     inputs: Inputs,
@@ -35,7 +51,8 @@ pub(super) struct Explain {
     /// How to print it; dot and html take one input
     #[arg(long, value_enum, default_value_t)]
     format: ExplainFormat,
-    /// Show the values whose literal contains TEXT, and nothing else; those needed once too
+    /// Show the values with TEXT in their literal, then those with it in a place that needs them, and nothing else. Upper
+    /// and lower case differ
     #[arg(long, value_name = "TEXT")]
     value: Option<String>,
     /// Show at most so many values [default: 20 in text, 150 in dot, all in json and html]

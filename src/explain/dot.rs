@@ -76,7 +76,7 @@ impl Explanation {
         let value = &self.values[at];
         let place = value.waits.map(|waits| format!(", {waits}")).unwrap_or_default();
         let n = value.n_uses;
-        let uses = if n > 1 { format!(", needed {n} times") } else { String::new() };
+        let uses = if n > 1 { format!(", {n} uses") } else { String::new() };
         format!("{} {}\n{}{place}{uses}", value.id, value.value, value.decided())
     }
 

@@ -53,6 +53,7 @@ fn content(graph: &Graph<'_, '_>, id: NodeId, class_of: &[u32]) -> Content {
     let heap = graph.heap;
     let object = graph.object(id);
     let bytes = match *object {
+        Object::True => vec![1],
         Object::Int(value) => value.to_le_bytes().to_vec(),
         Object::Long(long) => heap.long(long).to_signed_bytes_le(),
         Object::Float(bits) => bits.to_le_bytes().to_vec(),
@@ -89,15 +90,12 @@ pub(super) fn why_apart(graph: &Graph<'_, '_>, id: NodeId, other: NodeId) -> Str
             format!("equal to {other}, but the dump does not share them, and --sharing structural was not asked for")
         }
         _ => {
-            let apart = graph.operands(id).iter().zip(graph.operands(other)).find(|(mine, its)| mine != its);
-            match apart {
-                Some((mine, its)) => {
-                    format!(
-                        "equal to {other}, but holds {mine}, where that holds {its}: these did not merge, so neither do they"
-                    )
-                }
-                None => format!("equal to {other}, but not merged"),
-            }
+            let (held, its) = (graph.operands(id), graph.operands(other));
+            let (mine, its) =
+                held.iter().zip(its).find(|(mine, its)| mine != its).expect("equals of equal parts merge");
+            format!(
+                "equal to {other}, but holds {mine}, where that holds {its}: these did not merge, so neither do they"
+            )
         }
     }
 }

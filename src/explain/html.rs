@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use super::{Explained, Explanation, Row};
+use super::{Explained, Explanation, MAX_PLACES, Row};
 
 /// Rows and values that a browser still shows at ease.
 const MAX_ROWS: usize = 20_000;
@@ -87,8 +87,10 @@ impl Explanation {
             _ = write!(page, "<th scope=\"col\" data-key=\"{key}\"><button type=\"button\">{head}</button></th>");
         }
         *page += "</tr></thead>\n<tbody>\n";
+        let mut n_left = MAX_PLACES;
         for at in shown.into_iter().take(limit) {
-            self.values[at].html(at, page);
+            let places = self.places(at, &mut n_left);
+            self.values[at].html(at, &self.named(&places, N_PLACES), &self.values[at].objects(&places), page);
         }
         *page += "</tbody></table></section>\n";
     }
@@ -120,15 +122,9 @@ impl Row {
 }
 
 impl Explained {
-    fn html(&self, at: usize, page: &mut String) {
+    fn html(&self, at: usize, places: &str, objects: &str, page: &mut String) {
         let kind = if self.interned == Some(true) { "interned str" } else { self.kind };
-        let n = self.places.len();
         let n_uses = self.n_uses;
-        let mut places: Vec<String> =
-            self.places.iter().take(N_PLACES).map(|place| escaped(&place.to_string())).collect();
-        if n > N_PLACES {
-            places.push(format!("and {} more", n - N_PLACES));
-        }
         let waits = self.waits.map(|waits| waits.to_string()).unwrap_or_default();
         let id = match self.row.filter(|row| *row < MAX_ROWS) {
             Some(row) => format!("<a href=\"#r{row}\" title=\"to the instruction that made it\">{}</a>", self.id),
@@ -147,7 +143,13 @@ impl Explained {
         for apart in &self.apart {
             _ = write!(page, "<strong>{}</strong> ", escaped(apart));
         }
-        _ = writeln!(page, "{}<div class=\"places\">{}</div></td></tr>", escaped(&self.why), places.join(", "));
+        _ = writeln!(
+            page,
+            "{}<div class=\"places\">{}: {}</div></td></tr>",
+            escaped(&self.why),
+            escaped(objects),
+            escaped(places)
+        );
     }
 }
 

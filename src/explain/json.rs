@@ -1,27 +1,36 @@
 //! Spells an explanation for programs.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
-use super::{Explained, Explanation, Place, Saved, Size, Totals, Waits};
+use super::{Explanation, MAX_PLACES, Place, Saved, Size, Totals, Waits};
 
 impl Explanation {
-    /// The explanation as a JSON document: `totals`; `values`, those that the text shows; `stack`, the height behind each
-    /// instruction.
-    pub fn json(&self) -> Value {
+    /// The explanation as a JSON document, on one line: `totals`; `values`, those that the text shows; `stack`, the height
+    /// behind each instruction.
+    ///
+    /// Its lists are spelled item by item: the document as one [`Value`] would take ten times the memory of its text.
+    pub fn json(&self) -> String {
         let subjects = self.subjects();
         let shown = &subjects[..subjects.len().min(self.top.unwrap_or(usize::MAX))];
         let max = self.rows.get(self.totals.max_row);
-        json!({
+        let head = json!({
             "input": self.name,
             "totals": self.totals.json(),
             "max_stack": { "values": self.totals.max_stack, "offset": max.map(|row| row.offset) },
             "n_matching": subjects.len(),
-            "values": shown.iter().map(|at| self.value_json(&self.values[*at])).collect::<Vec<_>>(),
-            "stack": self.rows.iter().map(|row| json!([row.offset, row.depth])).collect::<Vec<_>>(),
-        })
+        });
+        let mut out = String::new();
+        open(&mut out, &head);
+        let mut n_left = MAX_PLACES;
+        list(&mut out, "values", shown, |out, at| self.value_json(*at, &mut n_left, out));
+        list(&mut out, "stack", &self.rows, |out, row| push(out, &json!([row.offset, row.depth])));
+        out + "}"
     }
 
-    fn value_json(&self, value: &Explained) -> Value {
+    fn value_json(&self, at: usize, n_left: &mut usize, out: &mut String) {
+        let value = &self.values[at];
         let costs = value.costs.map(|costs| {
             json!({
                 "make": costs.make,
@@ -32,13 +41,13 @@ impl Explanation {
                 "rebuild": costs.rebuild(),
             })
         });
-        json!({
+        let head = json!({
             "id": value.id,
             "type": value.kind,
             "interned": value.interned,
             "value": value.value,
+            "objects": value.n_objects,
             "uses": value.n_uses,
-            "places": value.places.iter().map(Place::json).collect::<Vec<_>>(),
             "decision": value.decided(),
             "why": value.why,
             "costs": costs,
@@ -46,8 +55,35 @@ impl Explanation {
             "made_at": value.row.and_then(|row| self.rows.get(row)).map(|row| row.offset),
             "saved": value.saved,
             "apart": value.apart,
-        })
+        });
+        open(out, &head);
+        list(out, "places", &self.places(at, n_left), |out, place| push(out, &place.json()));
+        *out += "}";
     }
+}
+
+fn push(out: &mut String, value: &Value) {
+    write!(out, "{value}").expect("a String takes what is written");
+}
+
+/// Adds an object, and leaves it open for lists.
+fn open(out: &mut String, object: &Value) {
+    push(out, object);
+    out.pop();
+}
+
+/// Adds a list to an open object.
+fn list<T>(out: &mut String, key: &str, items: &[T], mut spell: impl FnMut(&mut String, &T)) {
+    *out += ",\"";
+    *out += key;
+    *out += "\":[";
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        spell(out, item);
+    }
+    out.push(']');
 }
 
 impl Place {

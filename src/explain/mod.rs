@@ -1,22 +1,28 @@
 //! Says of every value what was decided on it, why, and what that saved.
 //!
 //! [`explain`] compiles as [`crate::compile()`] does and keeps what the stages know: which values became one, where each
-//! is needed, its [`Decision`], its [`Costs`], where it waits, and which instruction copies it. An [`Explanation`] is
-//! that, as text ([`Display`]), JSON, a drawing for Graphviz, or a page for a browser.
+//! is needed, how many objects it becomes, its [`Decision`], its [`Costs`], where it waits, and which instruction copies
+//! it. An [`Explanation`] is that, as text ([`Display`]), JSON, a drawing for Graphviz, or a page for a browser.
+//!
+//! A *use* is an item or a field of one built value. A *place* is a use as the source has it: a tuple that several code
+//! objects need uses its item once, which stands in as many places.
 //!
 //! Invariants:
 //! - Every value has one [`Explained`], in the order of the graph, so that ids are positions.
 //! - What a value saved is counted against making it at each use out of the same parts; the totals were measured, by
 //!   compiling again without sharing.
 
+mod docstring;
 mod dot;
 mod equal;
 mod html;
 mod json;
 mod names;
+mod places;
 mod text;
 mod trace;
 
+use std::cmp::Reverse;
 use std::fmt::{self, Display, Formatter};
 
 use crate::caches;
@@ -25,16 +31,25 @@ use crate::emit::{Trace, emit, emit_traced};
 use crate::error::{ErrorKind, Result};
 use crate::file::Source;
 use crate::graph::{Graph, NodeId, lower};
-use crate::heap::Object;
+use crate::heap::{Object, Str};
 use crate::isa::{Instruction, Op};
 use crate::key::Sharing;
+use crate::literal;
 use crate::python::Field;
 use crate::schedule::{Schedule, schedule};
 use crate::share::{Costs, Decision, Shared, share};
 use crate::verify::verify;
 
-pub use names::Place;
+use places::{Places, User};
+
+pub use places::Place;
 pub use trace::{Copied, References, Row};
+
+/// The most places that are named in one output, beyond one for each use.
+const MAX_PLACES: usize = 4_000;
+
+/// The most that are searched for a text, of each value.
+const MAX_SEARCHED: usize = 32;
 
 /// Where a value waits to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +85,12 @@ pub struct Explained {
     pub value: String,
     /// Its whole literal, where that is not the short one and it holds no other values.
     literal: Option<String>,
-    /// How often it is needed.
+    /// How many uses it has: an item of a value that is shared itself has one.
     pub n_uses: usize,
-    /// Where; if a value that holds it is shared, everywhere that one is needed.
-    pub places: Vec<Place>,
+    /// How many objects it becomes in CPython's process.
+    pub n_objects: u64,
+    /// Whether CPython has one such object for the whole process, however often it is made.
+    pub is_process_wide: bool,
     /// What was decided.
     pub decision: Decision,
     /// Why, in one sentence.
@@ -91,7 +108,7 @@ pub struct Explained {
 }
 
 impl Explained {
-    /// Whether it is needed more than once, or could have been shared and was not.
+    /// Whether it has several uses, or could have been shared and was not.
     pub fn is_subject(&self) -> bool {
         self.n_uses > 1 || !self.apart.is_empty()
     }
@@ -105,15 +122,6 @@ impl Explained {
             Decision::Hoist => "hoist",
             Decision::Rebuild => "rebuild",
             Decision::Table => "table",
-        }
-    }
-
-    /// Whether its literal contains a text, as it is or as it is escaped.
-    fn contains(&self, text: &str) -> bool {
-        let has = |text: &str| self.value.contains(text) || self.literal.as_ref().is_some_and(|all| all.contains(text));
-        has(text) || {
-            let escaped = crate::literal::text(crate::heap::Str::utf8(text.as_bytes(), false).expect("a str is UTF-8"));
-            has(&escaped[1..escaped.len() - 1])
         }
     }
 }
@@ -145,7 +153,7 @@ pub struct Totals {
     pub n_objects: usize,
     /// Values: objects that merged are one.
     pub n_values: usize,
-    /// Values needed more than once.
+    /// Values with several uses.
     pub n_shared: usize,
     /// By decision: its word, and how many values.
     pub decisions: Vec<(&'static str, usize)>,
@@ -183,8 +191,19 @@ pub struct Explanation {
     /// The sums.
     pub totals: Totals,
     name: String,
-    filter: Option<String>,
+    places: Places,
+    filter: Option<Filter>,
     top: Option<usize>,
+}
+
+/// The values that were asked for.
+#[derive(Debug, Clone)]
+struct Filter {
+    text: String,
+    /// Those with the text in their literal.
+    by_literal: Vec<usize>,
+    /// Others, with the text in one of their places.
+    by_place: Vec<usize>,
 }
 
 /// Compiles a dump, and explains what was decided.
@@ -216,7 +235,11 @@ pub fn explain(source: &Source<'_>, options: Options) -> Result<Explanation> {
     let verified = verify(image)?;
     let made = trace::Made::new(&graph, &trace);
     let (rows, references) = trace::rows(&verified, &made);
-    let values = explain_values(&graph, &shared, &schedule, &trace, &made, &rows, options);
+    let users = places::users(&graph);
+    let names = names::qualified_names(&graph, &users);
+    let values =
+        explain_values(&Stages { graph: &graph, shared, schedule, trace, options }, &users, &names, &made, &rows);
+    let places = Places::new(&graph, users, names);
 
     let max_stack = verified.image().max_stack;
     let max_row = rows.iter().position(|row| row.depth == max_stack as usize).unwrap_or_default();
@@ -249,7 +272,7 @@ pub fn explain(source: &Source<'_>, options: Options) -> Result<Explanation> {
         needs[id.index()].extend(fills.iter().map(|fill| fill.index() as u32));
     }
     let name = values[graph.root.index()].value.clone();
-    Ok(Explanation { values, needs, root: graph.root.index(), rows, totals, name, filter: None, top: None })
+    Ok(Explanation { values, needs, root: graph.root.index(), rows, totals, name, places, filter: None, top: None })
 }
 
 fn n_instructions(instructions: &[u8]) -> Result<usize> {
@@ -261,23 +284,31 @@ fn n_instructions(instructions: &[u8]) -> Result<usize> {
     Ok(n)
 }
 
+/// What the stages gave.
+struct Stages<'g> {
+    graph: &'g Graph<'g, 'g>,
+    shared: Shared,
+    schedule: Schedule,
+    trace: Trace,
+    options: Options,
+}
+
 fn explain_values(
-    graph: &Graph<'_, '_>,
-    shared: &Shared,
-    schedule: &Schedule,
-    trace: &Trace,
+    stages: &Stages<'_>,
+    users: &[Vec<User>],
+    names: &[Option<String>],
     made: &trace::Made,
     rows: &[Row],
-    options: Options,
 ) -> Vec<Explained> {
-    let users = names::users(graph);
-    let qualified = names::qualified_names(graph, &users);
-    let labels = names::labels(graph, &qualified);
+    let Stages { graph, shared, schedule, trace, options } = stages;
+    let labels = names::labels(graph, names);
     let twins = equal::twins(graph);
     let row_of = made.rows(rows, graph.len());
+    let n_objects = n_objects(graph, shared);
     let explained = |(id, value): (NodeId, String)| {
         let decision = shared.decision(id);
         let object = graph.object(id);
+        let users = &users[id.index()];
         let is_table = graph.uses(id) == 0 && decision == Decision::Table;
         let costs = (!is_table).then(|| Costs::new(graph, id, options.profile));
         let waits = match (decision, schedule.slot(id)) {
@@ -286,20 +317,19 @@ fn explain_values(
             (Decision::Table, None) => Some(Waits::Data),
             _ => None,
         };
-        let mut places = names::places(graph, &users, &qualified, id);
-        if !matches!(object, Object::Str(_)) {
-            places.iter_mut().for_each(|place| place.is_docstring = false);
-        }
-        let is_bytecode = is_table && places.iter().any(|place| place.field == Field::Code.name());
-        let case = Case { graph, id, decision, costs, options, waits, is_bytecode };
+        let is_code =
+            |user: &User| matches!(user, User::Value(_, at) if places::field(graph.heap.python(), *at) == Field::Code);
+        let is_bytecode = is_table && users.iter().any(is_code);
+        let case = Case { graph, id, users, decision, costs, options: *options, waits, is_bytecode };
         Explained {
             id: id.to_string(),
             kind: if is_table { "code table" } else { object.type_name() },
             interned: if let Object::Str(text) = object { Some(text.is_interned()) } else { None },
             literal: names::literal_of(graph, id).filter(|literal| *literal != value),
             value,
-            n_uses: users[id.index()].len(),
-            places,
+            n_uses: users.len(),
+            n_objects: n_objects[id.index()],
+            is_process_wide: graph.heap.is_process_wide(graph.object_id(id)),
             decision,
             why: case.why(),
             costs,
@@ -312,10 +342,42 @@ fn explain_values(
     graph.ids().zip(labels).map(explained).collect()
 }
 
+/// By node: how many objects it becomes. One, if anything is shared or CPython has it once; else one whenever it is made.
+fn n_objects(graph: &Graph<'_, '_>, shared: &Shared) -> Vec<u64> {
+    if graph.sharing != Sharing::None {
+        return vec![1; graph.len()];
+    }
+    let mut n_objects = n_made(graph, shared);
+    for table in graph.ids().flat_map(|id| graph.tables(id)) {
+        n_objects[table.index()] += 1;
+    }
+    let process_wide = graph.ids().filter(|id| graph.heap.is_process_wide(graph.object_id(*id)));
+    process_wide.for_each(|id| n_objects[id.index()] = 1);
+    n_objects
+}
+
+/// By node: how often instructions make it, of what is loaded or stands in a slot once.
+fn n_made(graph: &Graph<'_, '_>, shared: &Shared) -> Vec<u64> {
+    let mut n_made = vec![0_u64; graph.len()];
+    for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
+        n_made[id.index()] += 1;
+    }
+    for id in graph.ids().rev() {
+        if matches!(shared.decision(id), Decision::Load(_) | Decision::Hoist) {
+            n_made[id.index()] = 1;
+        }
+        for operand in graph.operands(id) {
+            n_made[operand.index()] = n_made[operand.index()].saturating_add(n_made[id.index()]);
+        }
+    }
+    n_made
+}
+
 /// A value, and what bears on its decision.
 struct Case<'g> {
     graph: &'g Graph<'g, 'g>,
     id: NodeId,
+    users: &'g [User],
     decision: Decision,
     costs: Option<Costs>,
     options: Options,
@@ -330,6 +392,10 @@ impl Case<'_> {
         let Some(costs) = self.costs else {
             return match n_tables {
                 0 | 1 => "one code object needs it, and has it in its data".to_owned(),
+                // A number would be no shorter.
+                _ if matches!(self.graph.object(self.id), Object::Bytes(bytes) if bytes.len() <= 1) => {
+                    format!("it is so short that each of {n_tables} code objects has it in its data")
+                }
                 _ if self.options.sharing == Sharing::None => {
                     format!("--sharing none repeats it in the data of each of {n_tables} code objects")
                 }
@@ -338,7 +404,6 @@ impl Case<'_> {
         };
         let Costs { make, copy, uses } = costs;
         let (hoist, keep, rebuild) = (costs.hoist(), costs.keep(), costs.rebuild());
-        let times = if uses == 1 { "once".to_owned() } else { format!("{uses} times") };
         let object = self.graph.object(self.id);
         match self.decision {
             Decision::Load(Instruction { op, oparg }) => {
@@ -356,7 +421,10 @@ impl Case<'_> {
                     ),
                 }
             }
-            Decision::Once => format!("it is needed once, so it is made where it is needed: {make} bytes"),
+            Decision::Once => match self.users {
+                [User::Value(user, _)] => format!("it has one use, in {user}, and is made there: {make} bytes"),
+                _ => format!("it has one use, and is made there: {make} bytes"),
+            },
             Decision::Keep => format!(
                 "it is made at its first use and waits there, as all other uses come before it is taken: {keep} bytes; \
                  in a slot {hoist}, made at each use {rebuild}"
@@ -380,17 +448,17 @@ impl Case<'_> {
                 "code objects need it as a table and values need it as bytes, so it is made once, in a slot: {hoist} bytes"
             ),
             Decision::Hoist if object.has_identity() => format!(
-                "it is needed {times} and must stay one object, so it is made once, in a slot, and copied: {hoist} bytes"
+                "it has {uses} uses and must stay one object, so it is made once, in a slot, and copied: {hoist} bytes"
             ),
             Decision::Hoist if self.is_load() => format!(
-                "it is needed {times}: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
+                "it has {uses} uses: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
                  loaded once and copied: {} bytes instead of {}",
                 2 + copy * uses,
                 2 * uses
             ),
             Decision::Hoist => format!(
-                "it is needed {times}, and no use of it lasts while all others are made, so it is made once, in a slot, \
-                 and copied: {hoist} bytes; made at each use {rebuild}"
+                "it has {uses} uses, none of which lasts while all others are made, so it is made once, in a slot, and \
+                 copied: {hoist} bytes; made at each use {rebuild}"
             ),
             Decision::Table => "code objects have it in their data".to_owned(),
         }
@@ -466,7 +534,7 @@ fn loads(values: &[Explained], of: impl Fn(Op) -> bool) -> Saved {
 
 fn tables(values: &[Explained]) -> Saved {
     let mut sum = Saved::default();
-    for value in values.iter().filter(|value| value.waits == Some(Waits::Data) && value.n_uses > 1) {
+    for value in values.iter().filter(|value| value.waits == Some(Waits::Data) && value.saved > Some(0)) {
         sum.values += 1;
         sum.places += value.n_uses;
         sum.bytes += value.saved.unwrap_or_default();
@@ -475,10 +543,35 @@ fn tables(values: &[Explained]) -> Saved {
 }
 
 impl Explanation {
-    /// Shows only values whose literal contains a text, those that are needed once too.
+    /// Shows only values with a text: first those that have it in their literal, as it is or escaped, then those that are
+    /// needed in a place that has it. What holds other values has only the text that none of them has.
     #[must_use]
     pub fn with_value(self, text: &str) -> Self {
-        Self { filter: Some(text.to_owned()), ..self }
+        let escaped = literal::text(Str::utf8(text.as_bytes(), false).expect("a str is UTF-8"));
+        let escaped = &escaped[1..escaped.len() - 1];
+        let mut filter = Filter { text: text.to_owned(), by_literal: Vec::new(), by_place: Vec::new() };
+        let mut is_below = vec![false; self.values.len()];
+        for (at, value) in self.values.iter().enumerate() {
+            let has = |literal: &str| literal.contains(text) || literal.contains(escaped);
+            let has_text = has(&value.value) || value.literal.as_deref().is_some_and(has);
+            let is_held = self.needs[at].iter().any(|held| is_below[*held as usize]);
+            is_below[at] = has_text || is_held;
+            if has_text && (!is_held || value.kind == "code") {
+                filter.by_literal.push(at);
+            } else if self.places.of(at, &mut { MAX_SEARCHED }).iter().any(|place| place.to_string().contains(text)) {
+                filter.by_place.push(at);
+            }
+        }
+        for found in [&mut filter.by_literal, &mut filter.by_place] {
+            found.sort_by_key(|at| self.rank(*at));
+        }
+        Self { filter: Some(filter), ..self }
+    }
+
+    /// Where a value is needed: everywhere that what holds it is needed, if that is shared. Beyond one place for each use,
+    /// so many are named as are left, and taken from `n_left`.
+    pub fn places(&self, at: usize, n_left: &mut usize) -> Vec<Place> {
+        self.places.of(at, n_left)
     }
 
     /// Shows no more than so many values; by default each format shows as many as it can show well.
@@ -495,16 +588,16 @@ impl Explanation {
 
     /// The values that are shown, without a limit: those that saved most first.
     pub fn subjects(&self) -> Vec<usize> {
-        let is_shown = |value: &Explained| match &self.filter {
-            Some(text) => value.contains(text),
-            None => value.is_subject(),
-        };
-        let mut shown: Vec<usize> = (0..self.values.len()).filter(|at| is_shown(&self.values[*at])).collect();
-        let rank = |at: &usize| {
-            let value = &self.values[*at];
-            (std::cmp::Reverse(value.saved.unwrap_or_default()), std::cmp::Reverse(value.n_uses), *at)
-        };
-        shown.sort_by_key(rank);
+        if let Some(Filter { by_literal, by_place, .. }) = &self.filter {
+            return [&**by_literal, by_place].concat();
+        }
+        let mut shown: Vec<usize> = (0..self.values.len()).filter(|at| self.values[*at].is_subject()).collect();
+        shown.sort_by_key(|at| self.rank(*at));
         shown
+    }
+
+    fn rank(&self, at: usize) -> impl Ord + use<> {
+        let value = &self.values[at];
+        (Reverse(value.saved.unwrap_or_default()), Reverse(value.n_uses), at)
     }
 }

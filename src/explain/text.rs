@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Explained, Explanation, Saved, Size, Totals};
+use super::{Explained, Explanation, Filter, MAX_PLACES, Place, Saved, Size, Totals};
 
 /// Values that are shown if nothing else is said.
 const TOP: usize = 20;
@@ -15,8 +15,13 @@ impl Display for Explanation {
         let subjects = self.subjects();
         let n_shown = subjects.len().min(self.top.unwrap_or(TOP));
         match &self.filter {
-            Some(text) => {
-                writeln!(f, "{}: {} with {text:?} in the literal", self.name, count(subjects.len(), "value"))?
+            Some(Filter { text, by_literal, by_place }) => {
+                write!(f, "{}: {text:?} is in the literal of {}", self.name, count(by_literal.len(), "value"))?;
+                match (by_literal.len(), by_place.len()) {
+                    (0, 0) => writeln!(f, ", and in no place where one is needed; upper and lower case differ")?,
+                    (_, 0) => writeln!(f)?,
+                    (_, n) => writeln!(f, ", and in the places of {n}")?,
+                }
             }
             None => {
                 writeln!(f, "{}\n", self.name)?;
@@ -29,13 +34,14 @@ impl Display for Explanation {
                         &format!("at most {}, first at byte {}: {of}", self.totals.max_stack, row.offset),
                     )?;
                 }
-                let head = "needed more than once, or that could have been shared and were not";
+                let head = "with several uses, or that could have been shared and were not";
                 writeln!(f, "\n{} {head}; what saved most first", count(subjects.len(), "value"))?;
             }
         }
+        let mut n_left = MAX_PLACES;
         for at in &subjects[..n_shown] {
             writeln!(f)?;
-            self.values[*at].lines(f, self)?;
+            self.values[*at].lines(f, self, &self.places(*at, &mut n_left))?;
         }
         if n_shown < subjects.len() {
             writeln!(f, "\n{} more: --top {} shows all", subjects.len() - n_shown, subjects.len())?;
@@ -45,19 +51,14 @@ impl Display for Explanation {
 }
 
 impl Explained {
-    fn lines(&self, f: &mut Formatter<'_>, of: &Explanation) -> fmt::Result {
+    fn lines(&self, f: &mut Formatter<'_>, of: &Explanation, places: &[Place]) -> fmt::Result {
         let mark = match self.interned {
             Some(true) => "interned str",
             _ => self.kind,
         };
         writeln!(f, "{}  {mark}  {}", self.id, self.value)?;
-        let n = self.n_uses;
-        let mut places: Vec<String> = self.places.iter().take(N_PLACES).map(ToString::to_string).collect();
-        if self.places.len() > N_PLACES {
-            places.push(format!("and {} more", self.places.len() - N_PLACES));
-        }
-        let n_times = if n == 1 { "once".to_owned() } else { format!("{n} times") };
-        line(f, "needed", &format!("{n_times}: {}", places.join(", ")))?;
+        line(f, "objects", &self.objects(places))?;
+        line(f, "needed by", &of.named(places, N_PLACES))?;
         let place = match (self.waits, self.row.and_then(|row| of.rows.get(row))) {
             (Some(waits), Some(row)) => format!(", waits in {waits}, made at byte {}", row.offset),
             (Some(waits), None) => format!(", waits in {waits}"),
@@ -66,7 +67,7 @@ impl Explained {
         line(f, "decided", &format!("{}{place}", self.decided()))?;
         line(f, "why", &self.why)?;
         match self.saved {
-            Some(0) if n == 1 => {}
+            Some(0) if self.n_uses == 1 => {}
             Some(bytes) => line(f, "saved", &format!("{bytes} bytes, against making it at each use"))?,
             None => line(f, "saved", "nothing to compare with: it must be one object")?,
         }
@@ -75,6 +76,37 @@ impl Explained {
         }
         Ok(())
     }
+
+    /// How many objects it is, of how many places, and so whether it is shared.
+    pub(super) fn objects(&self, places: &[Place]) -> String {
+        let n_objects = self.n_objects;
+        let is_all = places.iter().all(|place| place.n_more == 0);
+        let n_places = format!("{}{}", if is_all { "" } else { "more than " }, count(places.len(), "place"));
+        let verdict = match places {
+            [_] if is_all && n_objects == 1 => String::new(),
+            _ if self.is_process_wide => ": shared, as CPython has one for the whole process".to_owned(),
+            [Place { through: Some(holder), .. }, ..] if n_objects == 1 && self.n_uses == 1 => {
+                format!(": shared, as {holder} is, which holds it")
+            }
+            _ if n_objects == 1 => ": shared".to_owned(),
+            _ if !is_all => String::new(),
+            _ if n_objects < places.len() as u64 => ": shared in part".to_owned(),
+            _ => ": not shared".to_owned(),
+        };
+        format!("{n_objects} for {n_places}{verdict}")
+    }
+}
+
+impl Explanation {
+    /// The places, of which `limit` are spelled; all of what was asked for.
+    pub(super) fn named(&self, places: &[Place], limit: usize) -> String {
+        let limit = if self.filter.is_some() { places.len() } else { limit.min(places.len()) };
+        let mut named: Vec<String> = places[..limit].iter().map(ToString::to_string).collect();
+        if limit < places.len() {
+            named.push(format!("and {} more", places.len() - limit));
+        }
+        named.join(", ")
+    }
 }
 
 impl Display for Totals {
@@ -82,7 +114,7 @@ impl Display for Totals {
         let decided: Vec<String> =
             self.decisions.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{n} {word}")).collect();
         let Totals { n_objects, n_values, n_shared, .. } = self;
-        line(f, "objects", &format!("{n_objects} in the dump, {n_values} values, {n_shared} needed more than once"))?;
+        line(f, "objects", &format!("{n_objects} in the dump, {n_values} values, {n_shared} with several uses"))?;
         line(f, "decided", &decided.join(", "))?;
         line(f, "size", &self.size.to_string())?;
         let saved = |other: Size| {
@@ -135,5 +167,9 @@ fn line(f: &mut Formatter<'_>, head: &str, text: &str) -> fmt::Result {
 }
 
 fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    match n {
+        0 => format!("no {what}"),
+        1 => format!("1 {what}"),
+        _ => format!("{n} {what}s"),
+    }
 }

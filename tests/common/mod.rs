@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rehydrate::{End, Options, Python, Sharing};
+use rehydrate::{End, Options, Profile, Python, Sharing};
 
 pub(crate) const SHARINGS: [Sharing; 3] = [Sharing::Structural, Sharing::Identity, Sharing::None];
 
@@ -68,4 +68,11 @@ pub(crate) fn text_of(path: &str) -> String {
 
 pub(crate) fn options(sharing: Sharing, source_flags: bool, end: End) -> Options {
     Options { sharing, end, source_flags, ..Options::default() }
+}
+
+/// Every sharing in the default profile, and every other profile: the ways in which initializers differ.
+pub(crate) fn ways(source_flags: bool) -> Vec<Options> {
+    let shared = SHARINGS.map(|sharing| options(sharing, source_flags, End::Return));
+    let others = [Profile::Core, Profile::Load].map(|profile| Options { profile, ..shared[0] });
+    [&shared[..], &others].concat()
 }
