@@ -87,14 +87,14 @@ impl CommonConst {
 
 /// The operand of LOAD_COMMON_NAME for a name, if it has one.
 pub(crate) fn name_operand(name: &[u8]) -> Option<u32> {
-    use std::collections::HashMap;
-    use std::sync::LazyLock;
-    if !MAY_BE_NAME[place(name)] {
-        return None;
+    let mut at = PLACES.first[place(name)];
+    while let Some(common) = NAMES.get(usize::from(at)) {
+        if common.as_bytes() == name {
+            return Some(u32::from(at));
+        }
+        at = PLACES.next[usize::from(at)];
     }
-    static OPERANDS: LazyLock<HashMap<&'static [u8], u32, foldhash::fast::FixedState>> =
-        LazyLock::new(|| (0..).zip(NAMES).map(|(operand, name)| (name.as_bytes(), operand)).collect());
-    OPERANDS.get(name).copied()
+    None
 }
 
 /// The hash that MAKE_NAMES and MAKE_IDENTIFIERS carry of a name, so that a loader finds it in a table of its own without
@@ -122,12 +122,23 @@ const fn place(name: &[u8]) -> usize {
 
 const N_PLACES: usize = 4096;
 
-/// The places of the names.
-static MAY_BE_NAME: [bool; N_PLACES] = {
-    let mut places = [false; N_PLACES];
+/// Where each name is found.
+struct Places {
+    /// By place: the operand of a name that has it, or [`NO_NAME`].
+    first: [u16; N_PLACES],
+    /// By operand: the operand of another name that has the same place, or [`NO_NAME`].
+    next: [u16; NAMES.len()],
+}
+
+const NO_NAME: u16 = u16::MAX;
+
+static PLACES: Places = {
+    let mut places = Places { first: [NO_NAME; N_PLACES], next: [NO_NAME; NAMES.len()] };
     let mut at = 0;
     while at < NAMES.len() {
-        places[place(NAMES[at].as_bytes())] = true;
+        let place = place(NAMES[at].as_bytes());
+        places.next[at] = places.first[place];
+        places.first[place] = at as u16;
         at += 1;
     }
     places

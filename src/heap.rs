@@ -426,14 +426,22 @@ pub struct Heap<'a> {
 impl<'a> Heap<'a> {
     /// A heap with the fixed objects alone.
     pub fn new(python: Python) -> Self {
+        Self::with_capacity(python, 0, 0)
+    }
+
+    /// As [`Self::new`], with room for so many other objects, and items of all containers.
+    pub(crate) fn with_capacity(python: Python, objects: usize, items: usize) -> Self {
         use Object::{Ellipsis, False, None, StopIteration, True, Tuple};
-        Self {
+        let mut heap = Self {
             python,
-            objects: vec![None, False, True, Ellipsis, StopIteration, Tuple(Items::EMPTY)],
-            items: Vec::new(),
+            objects: Vec::with_capacity(fixed::N_FIXED + objects),
+            items: Vec::with_capacity(items),
             longs: Vec::new(),
-            codes: Vec::new(),
-        }
+            // One object in twelve is a code object, as measured.
+            codes: Vec::with_capacity(objects / 12),
+        };
+        heap.objects.extend([None, False, True, Ellipsis, StopIteration, Tuple(Items::EMPTY)]);
+        heap
     }
 
     /// The version whose code objects these are.
@@ -589,13 +597,6 @@ impl<'a> Heap<'a> {
 
     pub(crate) fn code_mut(&mut self, id: CodeId) -> &mut Code {
         &mut self.codes[id.0 as usize]
-    }
-
-    pub(crate) fn reserve(&mut self, objects: usize, items: usize) {
-        self.objects.reserve(objects);
-        self.items.reserve(items);
-        // One object in twelve is a code object, as measured.
-        self.codes.reserve(objects / 12);
     }
 
     /// Whether CPython holds one object for all equal ones of the process, so that sharing says nothing: the singletons,

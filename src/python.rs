@@ -378,6 +378,14 @@ pub struct Layout {
     pub tables: Vec<Field>,
 }
 
+impl Layout {
+    /// Whether there is such a field, and it holds an object.
+    #[inline]
+    pub(crate) fn is_object(&self, at: usize) -> bool {
+        at < self.fields.len() && self.numbers_from[at] == 0
+    }
+}
+
 static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
     let layout = |python: Python| {
         let fields: Vec<Field> =

@@ -18,10 +18,8 @@ use crate::verify::Verified;
 /// Executes an initializer: the objects, and the one that it returns or would start.
 pub fn run<'v>(verified: &'v Verified<'_>) -> (Heap<'v>, ObjectId) {
     let image = verified.image();
-    let mut heap = Heap::new(verified.python());
-    heap.reserve(verified.n_objects(), verified.n_items());
     let mut machine = Machine {
-        heap,
+        heap: Heap::with_capacity(verified.python(), verified.n_objects(), verified.n_items()),
         data: Data::new(image),
         stack: Vec::with_capacity(image.max_stack as usize),
         restored: verified.restored(),

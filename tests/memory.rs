@@ -8,7 +8,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Example, examples, refused, ways};
+use common::{Example, examples, options, refused, ways};
 use rehydrate::{End, Explanation, Initializer, Input, Sharing};
 
 struct Counting;

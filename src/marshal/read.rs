@@ -81,14 +81,12 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
     if i32::try_from(input.len()).is_err() {
         return Err(ErrorKind::TooLarge.into());
     }
-    let mut heap = Heap::new(python);
     // Measured on standard libraries: an object takes 30 bytes or more, an item 20, a type byte 13; a little room is left.
     let (n_objects, n_types) = (input.len() / 26 + 8, input.len() / 11 + 8);
-    heap.reserve(n_objects, input.len() / 16 + 8);
     let mut reader = Reader {
         input,
         rest: input,
-        heap,
+        heap: Heap::with_capacity(python, n_objects, input.len() / 16 + 8),
         layout: python.layout(),
         frames: Vec::with_capacity(16),
         pairs: Vec::new(),
@@ -221,7 +219,7 @@ impl<'a> Reader<'a> {
                         let (code, at) = (*code, *next);
                         *next += 1;
                         self.heap.code_mut(code).set_object(self.layout.fields[at], value);
-                        if !self.numbers(code, at + 1)? {
+                        if self.layout.is_object(at + 1) || !self.numbers(code, at + 1)? {
                             break;
                         }
                         self.check_code(code)?;
@@ -443,7 +441,6 @@ impl<'a> Reader<'a> {
 
     /// Reads the numbers of the innermost code object that stand before the next of its objects; `next` is its next
     /// field. Whether it is complete.
-    #[inline]
     fn numbers(&mut self, code: CodeId, next: usize) -> Result<bool> {
         let end = next + usize::from(self.layout.numbers_from[next]);
         if end > next {
