@@ -48,10 +48,18 @@ impl Schedule {
 /// What a value needs is as hot as this part of its own heat, at least: a hot value pulls its parts along.
 const PULL: u32 = 4;
 
+/// How many operands pend above the slots, at least, where a use counts as high: COPY hardly reaches a slot from there.
+/// This and the next one are what gave the fewest EXTENDED_ARGs over the standard libraries of 3.13 and 3.15.
+const HIGH: u32 = 100;
+
+/// How many more uses a high one counts for among the near slots, which LOAD_FAST reaches from anywhere.
+const HIGH_WEIGHT: u32 = 3;
+
 /// Orders the hoisted values.
 ///
 /// The order is Kahn's: of the values whose parts have their slots, the most used comes next, so that LOAD_FAST reaches
-/// it with one byte; behind the near ones, the least used, so that COPY reaches the hot ones from above.
+/// it with one byte; behind the near ones, the least used, so that COPY reaches the hot ones from above. Uses from high
+/// above the slots count for more among the near ones, and for nothing behind them.
 pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Schedule {
     let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()], batches: Vec::new() };
     for (id, _) in &graph.deferred {
@@ -85,7 +93,7 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
         // Every slot is near: any topological order will do, and ids are in one.
         hoisted.into_iter().for_each(|id| schedule.push(id));
     } else {
-        let dependencies = Dependencies::new(graph, shared, &waiting, hoisted);
+        let dependencies = Dependencies::new(graph, shared, &waiting, hoisted, profile);
         kahn(&dependencies, profile.n_near_slots(), &mut schedule);
     }
     if profile.has_own_instructions() {
@@ -186,10 +194,19 @@ impl Schedule {
     }
 }
 
+/// How much it matters that a value is referred to by one byte.
+#[derive(Clone, Copy)]
+struct Heats {
+    /// In a near slot.
+    near: u32,
+    /// Behind the near ones.
+    far: u32,
+}
+
 /// Which hoisted value needs which: its own parts, and those of what is made in place for it.
 struct Dependencies {
     hoisted: Vec<NodeId>,
-    heat: Vec<u32>,
+    heats: Vec<Heats>,
     /// How many needs of each are not met yet.
     n_needs: Vec<u32>,
     /// Where each one's run in `users` begins; one more at the end.
@@ -198,8 +215,17 @@ struct Dependencies {
 }
 
 impl Dependencies {
-    fn new(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool], hoisted: Vec<NodeId>) -> Self {
-        let mut heat: Vec<u32> = hoisted.iter().map(|id| PULL * graph.uses(*id)).collect();
+    fn new(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool], hoisted: Vec<NodeId>, profile: Profile) -> Self {
+        // With instructions that copy their operands themselves, few pend.
+        let high = match profile.has_own_instructions() {
+            true => vec![0; graph.len()],
+            false => n_high_uses(graph, shared, waiting),
+        };
+        let heats = |id: &NodeId| {
+            let (uses, n_high) = (graph.uses(*id), high[id.index()]);
+            Heats { near: PULL * (uses + HIGH_WEIGHT * n_high), far: PULL * (uses - n_high) }
+        };
+        let mut heats: Vec<Heats> = hoisted.iter().map(heats).collect();
         // By node: the hoisted value that it is, or for which it is made; users have larger ids than what they use.
         let mut owner = vec![NONE; graph.len()];
         for (at, id) in (0..).zip(&hoisted) {
@@ -214,7 +240,10 @@ impl Dependencies {
             for used in graph.operands(user).iter().chain(graph.tables(user)) {
                 if waiting[used.index()] {
                     let used = owner[used.index()];
-                    heat[used as usize] = heat[used as usize].max(heat[of as usize] / PULL);
+                    let pull = heats[of as usize];
+                    let heats = &mut heats[used as usize];
+                    heats.near = heats.near.max(pull.near / PULL);
+                    heats.far = heats.far.max(pull.far / PULL);
                     needs.push((used, of));
                 } else if matches!(shared.decision(*used), Decision::Once | Decision::Keep) {
                     owner[used.index()] = of;
@@ -236,7 +265,7 @@ impl Dependencies {
             users[next[used as usize] as usize] = of;
             next[used as usize] += 1;
         }
-        Self { hoisted, heat, n_needs, starts, users }
+        Self { hoisted, heats, n_needs, starts, users }
     }
 
     /// The values that waited for nothing but this one.
@@ -251,18 +280,45 @@ impl Dependencies {
 
 fn kahn(dependencies: &Dependencies, n_near: usize, schedule: &mut Schedule) {
     let mut n_needs = dependencies.n_needs.clone();
-    let heat = |at: u32| dependencies.heat[at as usize];
-    let mut ready = Ready::new(dependencies.hoisted.len());
+    let heats = |at: u32| dependencies.heats[at as usize];
+    let n_hoisted = dependencies.hoisted.len();
+    let mut hot = Ready::new(n_hoisted);
     // The last one put in comes out first: of equally hot values, the one that was met first.
-    for at in (0..dependencies.hoisted.len() as u32).rev().filter(|at| dependencies.n_needs[*at as usize] == 0) {
-        ready.push(at, heat(at));
+    for at in (0..n_hoisted as u32).rev().filter(|at| dependencies.n_needs[*at as usize] == 0) {
+        hot.push(at, heats(at).near);
     }
-    while let Some(at) = if schedule.slots.len() < n_near { ready.pop_hottest() } else { ready.pop_coldest() } {
+    while schedule.slots.len() < n_near
+        && let Some(at) = hot.pop_hottest()
+    {
         schedule.push(dependencies.hoisted[at as usize]);
-        for user in dependencies.freed(at, &mut n_needs) {
-            ready.push(user, heat(user));
+        dependencies.freed(at, &mut n_needs).for_each(|user| hot.push(user, heats(user).near));
+    }
+    let mut cold = Ready::new(n_hoisted);
+    while let Some(at) = hot.pop_coldest() {
+        cold.push(at, heats(at).far);
+    }
+    while let Some(at) = cold.pop_coldest() {
+        schedule.push(dependencies.hoisted[at as usize]);
+        dependencies.freed(at, &mut n_needs).for_each(|user| cold.push(user, heats(user).far));
+    }
+}
+
+/// By node that is waiting: how often it is needed while many operands pend above the slots. Each operand of a value pends
+/// above those before it, and above what pends where the value itself is made.
+fn n_high_uses(graph: &Graph<'_, '_>, shared: &Shared, waiting: &[bool]) -> Vec<u32> {
+    // Users have larger ids than what they use.
+    let (mut height, mut n_high) = (vec![0_u32; graph.len()], vec![0; graph.len()]);
+    for user in graph.ids().rev() {
+        for (place, used) in (0..).zip(graph.operands(user)) {
+            let above = height[user.index()] + place;
+            if waiting[used.index()] {
+                n_high[used.index()] += u32::from(above >= HIGH);
+            } else if matches!(shared.decision(*used), Decision::Once | Decision::Keep) {
+                height[used.index()] = above;
+            }
         }
     }
+    n_high
 }
 
 /// Values that can be made next, in buckets of equal heat.

@@ -250,7 +250,7 @@ fn json_says_where_a_value_waits_and_what_the_alternatives_cost() {
     let all = json("classes.cpython-313.pyc", &["--value", "examples/classes.py"]);
     let value = &all["values"][0];
     assert_eq!(value["decision"], "hoist");
-    assert_eq!(value["waits"]["slot"], 6);
+    assert_eq!(value["waits"]["slot"], 3);
     let cost = |name: &str| value["costs"][name].as_u64().unwrap();
     assert_eq!(value["saved"].as_u64().unwrap(), cost("rebuild") - cost("hoist"));
     assert_eq!(value["places"].as_array().unwrap().len() as u64, cost("uses"));
