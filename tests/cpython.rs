@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 
 use common::{Example, SHARINGS, at_root, examples, options, refused};
 use rayon::prelude::*;
-use rehydrate::{End, ErrorKind, Initializer, Input, Python, Sharing, Source, check, marshal};
+use rehydrate::{End, ErrorKind, Initializer, Input, Options, Profile, Python, Sharing, Source, check, marshal};
 use tempfile::TempDir;
 
 /// Those that every version has, or most do; none that an interpreter imports when it starts, for then the name of a
@@ -351,4 +351,30 @@ fn rewritten_programs_print_what_they_printed() {
             }
         }
     });
+}
+
+#[test]
+fn what_full_code_objects_state_is_what_cpython_derives() {
+    let first = Python::new(11).expect("a version");
+    for interpreter in INTERPRETERS.iter().filter(|interpreter| interpreter.python >= first) {
+        let desk = Desk::new();
+        let mut command = interpreter.command();
+        command.arg(at_root("tests/cpython/derived.py"));
+        let mut stated = Vec::new();
+        for example in interpreter.own(examples(), |example| !example.is_dump() && !example.name.starts_with("erg")) {
+            command.arg(desk.put(&example.name, &example.file));
+            let options = Options { profile: Profile::Load, ..Options::default() };
+            let compiled = rehydrate::compile(&source(&example.file, example.python), options).expect("it compiles");
+            let verified = rehydrate::verify(compiled.image).expect("what is compiled is verified");
+            for code in rehydrate::disassemble(&verified, &[]).rows().filter_map(|row| row.code) {
+                let numbers: Vec<String> = code.derived.iter().map(|(_, number)| number.to_string()).collect();
+                stated.push(numbers.join(" "));
+            }
+        }
+        assert!(!stated.is_empty(), "{}", interpreter.python);
+        stated.sort_unstable();
+        let output = command.output().expect("it started before");
+        let derived = String::from_utf8(output.stdout).expect("it prints numbers");
+        assert_eq!(stated, derived.lines().collect::<Vec<_>>(), "CPython {}", interpreter.python);
+    }
 }
