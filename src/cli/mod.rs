@@ -145,7 +145,7 @@ struct CompileOptions {
     #[arg(long, conflicts_with = "keep_caches")]
     strip_caches: bool,
 
-    /// Keep the inline caches of bytecode, as core does
+    /// Keep the inline caches of bytecode, as core and load do
     #[arg(long)]
     keep_caches: bool,
 
