@@ -120,17 +120,26 @@ impl Python {
         None
     }
 
+    /// The opcodes that we look for.
+    ///
+    /// Source: CPython `Include/opcode.h`, from 3.13 on `Include/opcode_ids.h`.
+    pub(crate) fn opcodes(self) -> Opcodes {
+        let (load_const, store_name, resume) = match self.minor {
+            ..=10 => (100, 90, None),
+            11 | 12 => (100, 90, Some(151)),
+            13 => (83, 114, Some(149)),
+            14 => (82, 116, Some(128)),
+            _ => (81, 115, Some(128)),
+        };
+        Opcodes { load_const, store_name, resume }
+    }
+
     /// The first instruction that is traced, RESUME, or the length of the bytecode, in units of two bytes; `None` for
     /// versions without it.
     ///
-    /// Source: CPython `Objects/codeobject.c`, `init_code`; `opcode.opmap` of each version.
+    /// Source: CPython `Objects/codeobject.c`, `init_code`.
     pub(crate) fn first_traceable(self, bytecode: &[u8]) -> Option<u32> {
-        let resume = match self.minor {
-            ..=10 => return None,
-            11 | 12 => 151,
-            13 => 149,
-            _ => 128,
-        };
+        let resume = self.opcodes().resume?;
         let (units, _) = bytecode.as_chunks::<2>();
         Some(units.iter().position(|[opcode, _]| *opcode == resume).unwrap_or(units.len()) as u32)
     }
@@ -193,6 +202,14 @@ impl FromStr for Python {
             .and_then(|minor| Self::new(minor.parse().ok()?))
             .ok_or_else(|| ErrorKind::UnknownPython(text.to_owned()).into())
     }
+}
+
+/// Opcodes of a version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opcodes {
+    pub(crate) load_const: u8,
+    pub(crate) store_name: u8,
+    pub(crate) resume: Option<u8>,
 }
 
 /// What CPython derives of a code object: its local variables, cells and free variables, and the first instruction that is

@@ -4,7 +4,7 @@
 //! anything that its source says.
 
 use crate::heap::{Code, Heap, Object, ObjectId};
-use crate::python::{Field, Python};
+use crate::python::{Field, Opcodes};
 
 /// The most instructions, of two bytes each, before and with the one that stores a docstring: those that a compiler puts
 /// there are about a dozen. So few need no EXTENDED_ARG, and none is looked for.
@@ -35,22 +35,10 @@ fn stored(heap: &Heap<'_>, code: &Code) -> Option<u32> {
     // What many code objects have may be long: no more is looked at than an operand of a byte can mean.
     let doc = u8::try_from(names.iter().take(256).position(is_doc)?).ok()?;
     let Object::Bytes(bytecode) = heap[code.object(Field::Code)] else { return None };
-    let (load, store) = opcodes(heap.python());
+    let Opcodes { load_const, store_name, .. } = heap.python().opcodes();
     let pairs = bytecode.as_chunks::<2>().0.windows(2).take(N_FIRST);
-    let stores = |pair: &&[[u8; 2]]| pair[0][0] == load && pair[1] == [store, doc];
+    let stores = |pair: &&[[u8; 2]]| pair[0][0] == load_const && pair[1] == [store_name, doc];
     { pairs }.find(stores).map(|pair| u32::from(pair[0][1]))
-}
-
-/// LOAD_CONST and STORE_NAME.
-///
-/// Source: CPython `Include/opcode.h`, from 3.13 on `Include/opcode_ids.h`.
-fn opcodes(python: Python) -> (u8, u8) {
-    match python.minor() {
-        ..13 => (100, 90),
-        13 => (83, 114),
-        14 => (82, 116),
-        _ => (81, 115),
-    }
 }
 
 fn items<'h>(heap: &'h Heap<'_>, id: ObjectId) -> &'h [ObjectId] {
