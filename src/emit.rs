@@ -252,7 +252,7 @@ impl<'g> Emitter<'g> {
     /// Brings one value onto the stack, with everything that is made in place for it.
     fn value(&mut self, id: NodeId) -> Result<()> {
         if self.at_once(id) {
-            return Ok(());
+            return self.check_budget();
         }
         let mut frame = self.open(id);
         loop {
@@ -326,8 +326,7 @@ impl<'g> Emitter<'g> {
         for operand in operands {
             let place = self.place_of[operand.index()];
             let has_place = usize::from(place != NONE);
-            let is_far = place >= 0x100 && self.height.wrapping_sub(place) >= 0x100;
-            as_operands += has_place * (2 + 2 * usize::from(is_far));
+            as_operands += has_place * (2 + 2 * usize::from(!self.is_near(place)));
             as_references += has_place * varint::len(place.wrapping_add(u32::from(!is_code)));
             n_copied += has_place;
         }
@@ -388,8 +387,9 @@ impl<'g> Emitter<'g> {
     }
 
     /// Whether a reference to a place takes no EXTENDED_ARG.
+    #[inline]
     fn is_near(&self, place: u32) -> bool {
-        place < 0x100 || self.height - place < 0x100
+        (place < 0x100) | (self.height.wrapping_sub(place) < 0x100)
     }
 
     fn copy(&mut self, slot: u32) {

@@ -223,6 +223,7 @@ pub(crate) const DERIVED: [&str; 4] = ["co_nlocals", "co_ncellvars", "co_nfreeva
 ///
 /// Source: CPython `Objects/codeobject.c`, `get_localsplus_counts`.
 pub(crate) fn count_kinds(kinds: &[u8]) -> [u32; 3] {
+    const CO_FAST_LOCAL: u8 = 0x20;
     const CO_FAST_CELL: u8 = 0x40;
     const CO_FAST_FREE: u8 = 0x80;
     let has = |kind: u8, flag: u8| u32::from(kind & flag != 0);
@@ -234,15 +235,6 @@ pub(crate) fn count_kinds(kinds: &[u8]) -> [u32; 3] {
         counts[2] += has(kind, CO_FAST_FREE) * (1 - is_local.max(is_cell));
     }
     counts
-}
-
-const CO_FAST_LOCAL: u8 = 0x20;
-
-/// How many of the variables of these kinds are local.
-///
-/// Source: CPython `Include/internal/pycore_code.h`, `CO_FAST_LOCAL`.
-pub(crate) fn n_locals(kinds: &[u8]) -> usize {
-    kinds.iter().filter(|kind| **kind & CO_FAST_LOCAL != 0).count()
 }
 
 /// Magic numbers of one Python that share a layout, or that are refused by name.

@@ -80,10 +80,11 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
         // Names need nothing, so they can stand below all else.
         let classes = Classes::new(graph);
         let batch = |id: NodeId| is_batched(graph.object(id)).then(|| classes.op(id));
-        hoisted.sort_by_key(|id| {
-            let rank =
-                [Op::MakeNames, Op::MakeIdentifiers, Op::MakeStrings].iter().position(|op| batch(*id) == Some(*op));
-            rank.map_or((usize::MAX, Reverse(0), *id), |rank| (rank, Reverse(graph.uses(*id)), *id))
+        hoisted.sort_by_cached_key(|id| match batch(*id) {
+            Some(Op::MakeNames) => (0, Reverse(graph.uses(*id)), *id),
+            Some(Op::MakeIdentifiers) => (1, Reverse(graph.uses(*id)), *id),
+            Some(_) => (2, Reverse(graph.uses(*id)), *id),
+            None => (3, Reverse(0), *id),
         });
         hoisted.into_iter().for_each(|id| schedule.push(id));
         schedule.note_batches(n_deferred, batch);

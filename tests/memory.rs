@@ -189,6 +189,14 @@ fn memory_is_bounded_by_the_input() {
     // Spelling takes longer than compiling, so what is spelled is smaller.
     let long_str = [&b"(\x3a\x20\0\0\xe1\xa0\x86\x01\0"[..], &[b'n'; 100_000], &b"r\0\0\0\0".repeat(8_249)].concat();
     let long_str = Example { name: "a long str again".to_owned(), file: long_str, ..large[0].clone() };
+    let in_itself =
+        [&b"\xdb\x3b\x20\0\0r\0\0\0\0\xe1\xa0\x86\x01\0"[..], &[b'n'; 100_000], &b"r\x01\0\0\0".repeat(8_249)].concat();
+    let in_itself = Example { name: "a long str again in a list".to_owned(), file: in_itself, ..large[0].clone() };
+    for example in [&long_str, &in_itself] {
+        let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { panic!("a dump") };
+        let (refused, held) = peak(|| rehydrate::compile(&source, options(Sharing::None, true, End::Return)));
+        assert!(refused.is_err() && held <= UNSHARED.of(&example.file), "compiling {} held {held}", example.name);
+    }
     for example in dense(8_250).iter().chain([&pairs(8_250), &long_str]).chain(&examples()) {
         let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { continue };
         for sharing in [Sharing::Structural, Sharing::None] {

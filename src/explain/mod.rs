@@ -37,7 +37,7 @@ use crate::key::Sharing;
 use crate::literal;
 use crate::python::Field;
 use crate::schedule::{Schedule, schedule};
-use crate::share::{Costs, Decision, Shared, share};
+use crate::share::{Costs, Decision, Shared, is_batched, share};
 use crate::verify::verify;
 
 use places::{Places, User};
@@ -450,6 +450,11 @@ impl Case<'_> {
             Decision::Hoist if object.has_identity() => format!(
                 "it has {uses} uses and must stay one object, so it is made once, in a slot, and copied: {hoist} bytes"
             ),
+            Decision::Hoist if self.options.profile.is_for_loaders() && is_batched(object) => {
+                "the profile makes every name in a batch, so that a loader finds all of them at once; it waits in a slot, \
+                 and is copied"
+                    .to_owned()
+            }
             Decision::Hoist if self.is_load() => format!(
                 "it has {uses} uses: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
                  loaded once and copied: {} bytes instead of {}",

@@ -17,7 +17,7 @@ use super::{FLAG_REF, MAX_DEPTH, TypeCode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::fixed::N_FIXED;
 use crate::heap::{Code, CodeId, Heap, Items, Object, ObjectId, Str, fixed};
-use crate::python::{Field, FieldKind, Layout, Python, n_locals};
+use crate::python::{Field, FieldKind, Layout, Python, count_kinds};
 
 /// A marshal dump as it was read.
 #[derive(Debug, Clone)]
@@ -660,7 +660,7 @@ impl<'a> Reader<'a> {
             _ => 0,
         };
         let n_variables = match self.heap[code.object(Field::LocalsPlusKinds)] {
-            Object::Bytes(kinds) => n_locals(kinds),
+            Object::Bytes(kinds) => count_kinds(kinds)[0] as usize,
             _ => len(Field::VarNames),
         };
         let (python, number) = (self.heap.python(), |field| code.number(field));
