@@ -12,7 +12,11 @@ mod _native {
     /// Placeholder.
     #[pyfunction]
     #[pyo3(signature = (data, /, *, filename=None))]
-    fn loads<'py>(py: Python<'py>, data: &[u8], filename: Option<&Bound<'py, PyString>>) -> PyResult<Bound<'py, PyAny>> {
+    fn loads<'py>(
+        py: Python<'py>,
+        data: &[u8],
+        filename: Option<&Bound<'py, PyString>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let _ = filename;
         let bad = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
         let initializer = rehydrate::Initializer::read(data).map_err(bad)?;
