@@ -334,7 +334,9 @@ impl<'g> Emitter<'g> {
             // MAKE_CODE tells by its oparg which ones it copies.
             as_references += operands.len() - n_copied;
         }
-        (as_references < as_operands).then_some(n_copied as u32)
+        // A loader executes one instruction faster than many.
+        let is_better = as_references < as_operands || self.dialect.profile.is_for_loaders() && n_copied > 0;
+        is_better.then_some(n_copied as u32)
     }
 
     #[inline]

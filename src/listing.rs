@@ -372,7 +372,7 @@ impl<'v> Rows<'v> {
         let numbers = layout.numbers.iter().map(&mut number).collect();
         let mut table = |field: &Field| {
             let section = Section::of_table(*field);
-            let table = self.data.table(op, *field, self.verified.python()).expect(VERIFIED);
+            let table = self.data.table(op, *field).expect(VERIFIED);
             let table = match table {
                 Table::Inline(len) | Table::Stripped(len) | Table::Quickened(len) => {
                     let bytes = self.data.take(section, len).expect(VERIFIED);

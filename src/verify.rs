@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section, Table};
-use crate::python::{DERIVED, Field, FieldKind, Layout, Python, count_kinds};
+use crate::python::{Field, FieldKind, Layout, Python, count_kinds};
+use crate::varint;
 
 /// An image that [`verify`] accepted: the only kind that can be executed or listed.
 #[derive(Debug, Clone)]
@@ -73,153 +74,122 @@ impl<'a> Verified<'a> {
 /// What is known of a value on the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Value {
-    kind: Kind,
-    traits: u8,
+    traits: u16,
+    /// How deep it nests, or more than can be counted.
+    depth: u16,
     /// Length of a tuple; of bytes, where [`Verifier::bytes`] has them.
     len: u32,
 }
 
-/// It has a hash; of a fresh dict, a frozendict of it would have one.
-const HASHABLE: u8 = 1;
+/// What a value is: one of these, or none.
+const STR: u16 = 1;
+const BYTES: u16 = 2;
+const FLOAT: u16 = 4;
+const TUPLE: u16 = 8;
+const LIST: u16 = 0x10;
+const DICT: u16 = 0x20;
+const CODE: u16 = 0x40;
+/// It is a tuple whose items are all str.
+const NAMES: u16 = 0x80;
+/// It has a hash.
+const HASHABLE: u16 = 0x100;
 /// It is an interned str, or a tuple of such.
-const INTERNED: u8 = 2;
+const INTERNED: u16 = 0x200;
 /// As a constant, it holds no str that CPython's constructor of code objects would intern and that is not interned.
-const SETTLED: u8 = 4;
+const SETTLED: u16 = 0x400;
 /// The collector of cycles does not track it, nor what it holds.
-const UNTRACKED: u8 = 8;
-const ALL_TRAITS: u8 = HASHABLE | INTERNED | SETTLED | UNTRACKED;
+const UNTRACKED: u16 = 0x800;
+/// It is no dict that stands nowhere else. A copy makes any dict such.
+const STALE: u16 = 0x1000;
+/// It is a dict that stands nowhere else, of which a frozendict would have a hash.
+const FREEZABLE: u16 = 0x2000;
+/// It holds nothing.
+const LEAF: u16 = 0x4000;
 
-/// What is known of bytes that are, or can become, a table of a code object.
+/// What every one of some values has, and how deep they nest.
 #[derive(Debug, Clone, Copy)]
-struct Held<'v> {
-    bytes: Bytes<'v>,
-    /// If they are kinds of variables: how many are local, cells, and free.
-    kinds: [u32; 3],
-    /// If they are bytecode: the first instruction that is traced.
-    first_traceable: u32,
+struct Traits {
+    all: u16,
+    depth: u16,
 }
 
-/// Where the bytes of a table are.
+impl Traits {
+    const OF_NONE: Self = Self { all: !0, depth: 0 };
+
+    fn of(values: impl Iterator<Item = Value>) -> Self {
+        values.fold(Self::OF_NONE, |Self { all, depth }, value| Self {
+            all: all & value.traits,
+            depth: depth.max(value.depth),
+        })
+    }
+
+    /// What holds the values: it has the traits of `own`, as far as all of them have those that are `inherited`.
+    #[inline(always)]
+    fn holder(self, own: u16, inherited: u16) -> Value {
+        Value { traits: own & (self.all | !inherited), depth: self.depth.saturating_add(1), len: 0 }
+    }
+}
+
+/// Where bytecode is.
 #[derive(Debug, Clone, Copy)]
-enum Bytes<'v> {
-    Data(&'v [u8]),
+enum Bytecode<'v> {
+    /// In the image, as it stands in marshal.
+    Plain(&'v [u8]),
     /// In the image, as CPython holds it.
     Quickened(&'v [u8]),
-    /// In [`Verifier::restored`].
+    /// In [`Verifier::restored`], as it stands in marshal.
     Restored(usize, usize),
 }
 
-impl<'v> Bytes<'v> {
-    fn get<'s>(self, restored: &'s [u8]) -> &'s [u8]
-    where
-        'v: 's,
-    {
-        match self {
-            Self::Data(bytes) | Self::Quickened(bytes) => bytes,
-            Self::Restored(start, end) => &restored[start..end],
-        }
-    }
-}
-
-impl<'v> Held<'v> {
-    /// `section` is where the bytes stand.
-    #[inline]
-    fn new(python: Python, section: Section, bytes: Bytes<'v>, restored: &[u8]) -> Self {
-        let can_be = |table| matches!(section, Section::Bytes) || section == table;
-        Self {
-            kinds: if can_be(Section::Kinds) { count_kinds(bytes.get(restored)) } else { [0; 3] },
-            first_traceable: match can_be(Section::Bytecode) {
-                true => python.first_traceable(bytes.get(restored)).unwrap_or_default(),
-                false => 0,
-            },
-            bytes,
-        }
-    }
-}
-
-/// Uses of a str that says how often it is used.
+/// Str that say how often they are used.
 #[derive(Debug, Clone, Copy)]
-struct Uses {
-    /// Where it is made.
+struct Batch {
+    /// Where they are made.
     at: usize,
-    stated: u32,
-    seen: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Other,
-    Float,
-    Str,
-    Bytes,
-    /// All items are str.
-    NameTuple,
-    Tuple,
-    List,
-    /// A dict that stands nowhere else.
-    FreshDict,
-    Dict,
-    Code,
+    /// The first of them.
+    slot: usize,
+    /// How many stand in [`Verifier::stated`] before them.
+    n_before: usize,
 }
 
 impl Value {
-    fn new(kind: Kind) -> Self {
-        let traits = match kind {
-            Kind::List => SETTLED,
-            Kind::FreshDict | Kind::Dict => HASHABLE | SETTLED,
-            _ => HASHABLE | SETTLED | UNTRACKED,
-        };
-        Self { kind, traits, len: 0 }
+    /// A value that holds none, with these traits too.
+    const fn leaf(traits: u16) -> Self {
+        Self { traits: traits | HASHABLE | SETTLED | UNTRACKED | STALE | LEAF, depth: 0, len: 0 }
     }
 
     #[inline]
     fn str(is_interned: bool, is_settled: bool) -> Self {
-        let traits = if is_interned { INTERNED } else { 0 } | if is_settled { SETTLED } else { 0 };
-        Self { kind: Kind::Str, traits: HASHABLE | UNTRACKED | traits, len: 0 }
+        let value = Self::leaf(STR | if is_interned { INTERNED } else { 0 });
+        Self { traits: value.traits & if is_settled { !0 } else { !SETTLED }, ..value }
     }
 
-    /// The value without some traits.
-    fn less(self, traits: u8) -> Self {
-        Self { traits: self.traits & !traits, ..self }
-    }
-
-    fn has(self, traits: u8) -> bool {
+    #[inline]
+    fn has(self, traits: u16) -> bool {
         self.traits & traits == traits
     }
 
-    /// Whether it can be a key.
-    fn has_hash(self) -> bool {
-        self.has(HASHABLE) && self.kind != Kind::FreshDict
-    }
-
     /// A dict that something else holds, or that grows, is none to make a frozendict of.
+    #[inline]
     fn share(&mut self) {
-        if self.kind == Kind::FreshDict {
-            *self = Self::new(Kind::Dict).less(HASHABLE);
+        if !self.has(STALE) {
+            self.traits = self.traits & !FREEZABLE | STALE;
         }
     }
 
     fn name(self) -> &'static str {
-        match self.kind {
-            Kind::Other => "another object",
-            Kind::Float => "a float",
-            Kind::Str => "a str",
-            Kind::Bytes => "bytes",
-            Kind::NameTuple => "a tuple of str",
-            Kind::Tuple => "a tuple with other items",
-            Kind::List => "a list",
-            Kind::FreshDict | Kind::Dict => "a dict",
-            Kind::Code => "a code object",
-        }
+        let names = [
+            (STR, "a str"),
+            (BYTES, "bytes"),
+            (FLOAT, "a float"),
+            (NAMES, "a tuple of str"),
+            (TUPLE, "a tuple with other items"),
+            (LIST, "a list"),
+            (DICT, "a dict"),
+            (CODE, "a code object"),
+        ];
+        names.into_iter().find(|(traits, _)| self.has(*traits)).map_or("another object", |(_, name)| name)
     }
-}
-
-/// What every one of some values has.
-fn common_traits(values: &[Value]) -> u8 {
-    values.iter().fold(ALL_TRAITS, |traits, value| {
-        // A dict that could become a frozendict has no hash itself.
-        traits & if value.kind == Kind::FreshDict { value.traits & !HASHABLE } else { value.traits }
-    })
 }
 
 /// Verifies an image.
@@ -259,6 +229,8 @@ impl Executor<'_> for Nothing {
 struct Verifier<'v, E> {
     python: Python,
     layout: &'static Layout,
+    /// By operand of MAKE_CODE: the traits that it must have, and those that it has if all is interned that CPython interns.
+    operand_traits: Vec<(u16, u16)>,
     instructions: &'v [u8],
     data: Data<'v>,
     executor: E,
@@ -271,11 +243,16 @@ struct Verifier<'v, E> {
     /// Where the operands of the instruction are, if it says so itself.
     places: Vec<Place>,
     /// The bytes that were on the stack.
-    bytes: Vec<Held<'v>>,
-    /// By slot, as far as one of them says how often it is used; the others say nothing.
-    uses: Vec<Option<Uses>>,
-    /// By section of tables: the inline tables, by number.
-    tables: [Vec<Held<'v>>; Section::ALL.len()],
+    bytes: Vec<&'v [u8]>,
+    /// By slot, as far as one of them says how often it is used: how many of these uses were not seen, modulo 2³².
+    unseen: Vec<u32>,
+    /// How often each of those that say it is used, in order.
+    stated: Vec<u32>,
+    batches: Vec<Batch>,
+    /// The pieces of bytecode that stand in the data, by number.
+    bytecodes: Vec<Bytecode<'v>>,
+    /// By section of tables: the others that stand there, by number.
+    tables: [Vec<&'v [u8]>; Section::ALL.len()],
     /// Bytecode whose caches were left out, whole.
     restored: Vec<u8>,
     /// Where each piece of it ends.
@@ -287,11 +264,10 @@ struct Verifier<'v, E> {
 impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn new(image: &'v Image<'_>, executor: E) -> Result<Self> {
         let python = image.python()?;
-        // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
-        let no_bytes = Held::new(python, Section::Bytes, Bytes::Data(&[]), &[]);
         Ok(Self {
             python,
             layout: python.layout(),
+            operand_traits: operand_traits(python),
             instructions: &image.instructions,
             data: Data::new(image),
             executor,
@@ -301,8 +277,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
             reached: 0,
             places: Vec::new(),
-            bytes: vec![no_bytes],
-            uses: Vec::new(),
+            // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
+            bytes: vec![&[]],
+            unseen: Vec::new(),
+            stated: Vec::new(),
+            batches: Vec::new(),
+            bytecodes: Vec::new(),
             tables: Default::default(),
             restored: Vec::new(),
             restored_ends: Vec::new(),
@@ -350,7 +330,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
         let n = oparg as usize;
         let base = self.stack.len() - needed as usize;
-        if base < self.uses.len() && needed > 0 {
+        if base < self.unseen.len() && needed > 0 {
             let why = "it takes a str from the stack that says how often it is copied";
             return Err(self.wrong(instruction, why).into());
         }
@@ -376,59 +356,60 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             Op::MakeBytes => {
                 let bytes = self.data.take(Section::Bytes, oparg)?;
-                self.bytes.push(Held::new(self.python, Section::Bytes, Bytes::Data(bytes), &[]));
+                self.bytes.push(bytes);
                 let len = u32::try_from(self.bytes.len() - 1).map_err(|_| Error::from(ErrorKind::TooLarge))?;
                 self.execute(Step::Bytes(bytes))?;
-                Value { len, ..Value::new(Kind::Bytes) }
+                Value { len, ..Value::leaf(BYTES) }
             }
             Op::MakeFloat => {
                 let bits = self.data.float()?;
                 self.execute(Step::Float(bits))?;
-                Value::new(Kind::Float)
+                Value::leaf(FLOAT)
             }
             Op::MakeLong => {
                 let bytes = self.long(instruction)?;
                 self.execute(Step::Long(bytes))?;
-                Value::new(Kind::Other)
+                Value::leaf(0)
             }
             Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => return self.strings(instruction),
             Op::BuildTuple => {
-                let value = tuple(&self.stack[base..]);
+                let value = tuple(Traits::of(self.stack[base..].iter().copied()), n);
                 self.build_tuple(Operands::Top(n), value)?;
                 value
             }
             Op::BuildTupleFrom => {
                 let places = std::mem::take(&mut self.places);
-                let value = self.gather(instruction, &places)?;
+                let value = tuple(self.traits(&places), n);
                 self.build_tuple(Operands::Mixed { base, places: &places }, value)?;
                 self.places = places;
                 value
             }
             Op::BuildList => {
+                let traits = Traits::of(self.stack[base..].iter().copied());
                 self.execute(Step::List(n))?;
-                Value::new(Kind::List)
+                traits.holder(LIST | SETTLED | STALE, 0)
             }
             Op::BuildSet => {
                 self.check_hashable(&self.stack[base..], 1, "a set item")?;
-                let traits = common_traits(&self.stack[base..]);
+                let traits = Traits::of(self.stack[base..].iter().copied());
                 self.execute(Step::Set(n))?;
-                Value::new(Kind::Other).less(HASHABLE | UNTRACKED | SETTLED & !traits)
+                traits.holder(SETTLED | STALE, SETTLED)
             }
             Op::BuildMap => {
                 self.check_hashable(&self.stack[base..], 2, "a dict key")?;
-                let traits = common_traits(&self.stack[base..]);
+                let traits = Traits::of(self.stack[base..].iter().copied());
                 self.execute(Step::Map(n))?;
-                Value::new(Kind::FreshDict).less(!traits & (HASHABLE | SETTLED))
+                let freezable = if traits.all & HASHABLE != 0 { FREEZABLE } else { 0 };
+                traits.holder(DICT | SETTLED | freezable, SETTLED)
             }
             Op::BuildSlice => {
-                let traits = common_traits(&self.stack[base..]);
+                let traits = Traits::of(self.stack[base..].iter().copied());
                 self.execute(Step::Slice)?;
-                Value::new(Kind::Other).less(UNTRACKED | !traits & (HASHABLE | SETTLED))
+                traits.holder(HASHABLE | SETTLED | STALE, HASHABLE | SETTLED)
             }
             Op::ListAppend | Op::MapAdd => {
                 let slot = self.reach(instruction, base)?;
-                let wanted = if op == Op::ListAppend { &[Kind::List][..] } else { &[Kind::Dict, Kind::FreshDict] };
-                if !wanted.contains(&self.stack[slot].kind) {
+                if !self.stack[slot].has(if op == Op::ListAppend { LIST } else { DICT }) {
                     return Err(self.wrong(instruction, "the value it reaches has another type").into());
                 }
                 if op == Op::MapAdd {
@@ -453,7 +434,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             Op::ReturnValue => return self.execute(Step::Return),
             Op::StartCode => {
-                if self.stack[base].kind != Kind::Code {
+                if !self.stack[base].has(CODE) {
                     return Err(self.wrong(instruction, "the top is no code object").into());
                 }
                 return self.execute(Step::Start);
@@ -466,39 +447,109 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok(())
     }
 
-    /// How many values it takes from the stack. Those of an instruction that says where each operand is: where that is.
-    #[inline]
+    /// How many values it takes from the stack. Of an instruction that says where each operand is, finds where, and what
+    /// is copied.
+    #[inline(always)]
     fn needed(&mut self, instruction: Instruction) -> Result<u64> {
         let Instruction { op, oparg } = instruction;
-        self.places.clear();
-        let n_operands = match op {
-            Op::BuildTupleFrom => oparg as usize,
-            Op::MakeCode | Op::MakeFullCode => self.layout.operands.len(),
-            _ => return Ok(instruction.pops(&[])),
-        };
-        let (height, mut n_taken) = (self.stack.len() as u32, 0);
-        for at in 0..n_operands {
-            let copied = match op {
-                Op::BuildTupleFrom => self.data.reference()?.checked_sub(1),
-                _ if oparg >> at & 1 != 0 => Some(self.data.reference()?),
-                _ => None,
-            };
-            match copied {
-                Some(slot) if slot < height => self.places.push(Place::new(slot, true)),
-                Some(slot) => return Err(self.underflow(instruction, u64::from(slot) + 1)),
-                None => {
-                    self.places.push(Place::new(n_taken, false));
-                    n_taken += 1;
+        match op {
+            Op::BuildTupleFrom => {
+                let len = oparg as usize;
+                // Each takes a byte at least.
+                if len > self.data.rest(Section::References).len() {
+                    return Err(self.data.bad_varint(Section::References));
                 }
+                self.find(instruction, len, None)
+            }
+            Op::MakeCode | Op::MakeFullCode => self.find(instruction, self.layout.operands.len(), Some(oparg)),
+            _ => {
+                self.places.clear();
+                Ok(instruction.pops(&[]))
             }
         }
-        if let Some(base) = height.checked_sub(n_taken) {
+    }
+
+    /// Finds the operands of an instruction: those that its mask names are copied, or the references say which.
+    #[inline(always)]
+    fn find(&mut self, instruction: Instruction, len: usize, mask: Option<u32>) -> Result<u64> {
+        self.places.resize(len, Place::new(0, false));
+        let height = self.stack.len() as u32;
+        let unseen = &mut self.unseen[..];
+        let mut rest = *self.data.rest(Section::References);
+        let mut n_taken = 0;
+        // What is wrong is told behind the loop, which is the shorter for it.
+        let mut beyond = None;
+        let mut is_cut = false;
+        for (at, place) in self.places.iter_mut().enumerate() {
+            if let Some(mask) = mask
+                && mask >> at & 1 == 0
+            {
+                *place = Place::new(n_taken, false);
+                n_taken += 1;
+                continue;
+            }
+            let Some((reference, after)) = varint::split(rest) else {
+                is_cut = true;
+                break;
+            };
+            rest = after;
+            if mask.is_none() && reference == 0 {
+                *place = Place::new(n_taken, false);
+                n_taken += 1;
+                continue;
+            }
+            let slot = if mask.is_none() { reference - 1 } else { reference };
+            if slot >= height {
+                beyond = Some(slot);
+                break;
+            }
+            *place = Place::new(slot, true);
+            if let Some(unseen) = unseen.get_mut(slot as usize) {
+                *unseen = unseen.wrapping_sub(1);
+            }
+        }
+        *self.data.rest(Section::References) = rest;
+        if is_cut {
+            return Err(self.data.bad_varint(Section::References));
+        }
+        if let Some(slot) = beyond {
+            return Err(self.underflow(instruction, u64::from(slot) + 1));
+        }
+        if n_taken > 0
+            && let Some(base) = height.checked_sub(n_taken)
+        {
             // Those that are taken were counted from the first.
             for place in self.places.iter_mut().filter(|place| !place.is_copied()) {
                 *place = Place::new(base + place.slot() as u32, false);
             }
         }
         Ok(u64::from(n_taken))
+    }
+
+    /// What is known of operands. A dict that is copied is fresh no more.
+    #[inline(always)]
+    fn traits(&mut self, places: &[Place]) -> Traits {
+        let stack = &self.stack[..];
+        let mut all = !0;
+        for place in places {
+            all &= stack[place.slot()].traits;
+        }
+        if all & (STALE | LEAF) == STALE | LEAF { Traits { all, depth: 0 } } else { self.deep_traits(places) }
+    }
+
+    fn deep_traits(&mut self, places: &[Place]) -> Traits {
+        for place in places.iter().filter(|place| place.is_copied()) {
+            self.stack[place.slot()].share();
+        }
+        Traits::of(places.iter().map(|place| self.stack[place.slot()]))
+    }
+
+    /// Counts a copy.
+    #[inline(always)]
+    fn see(&mut self, slot: usize) {
+        if let Some(unseen) = self.unseen.get_mut(slot) {
+            *unseen = unseen.wrapping_sub(1);
+        }
     }
 
     #[inline]
@@ -549,20 +600,22 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let Some(value) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
         value.share();
         let value = *value;
-        if let Some(Some(uses)) = self.uses.get_mut(slot) {
-            uses.seen = uses.seen.saturating_add(1);
-        }
+        self.see(slot);
         Ok(value)
     }
 
     /// Refuses a str that is copied more or less often than it says.
     fn check_uses(&self) -> Result<()> {
-        match self.uses.iter().flatten().find(|uses| uses.seen != uses.stated) {
-            None => Ok(()),
-            Some(&Uses { at, stated, seen }) => {
-                Err(Error::at(ErrorKind::WrongUses { stated, seen }, at).inside("the instructions"))
+        for (number, batch) in self.batches.iter().enumerate() {
+            let n_after = self.batches.get(number + 1).map_or(self.stated.len(), |next| next.n_before);
+            let stated = &self.stated[batch.n_before..n_after];
+            let unseen = &self.unseen[batch.slot..batch.slot + stated.len()];
+            if let Some((stated, unseen)) = stated.iter().zip(unseen).find(|(_, unseen)| **unseen != 0) {
+                let kind = ErrorKind::WrongUses { stated: *stated, seen: stated.wrapping_sub(*unseen) };
+                return Err(Error::at(kind, batch.at).inside("the instructions"));
             }
         }
+        Ok(())
     }
 
     fn text(&mut self, instruction: Instruction) -> std::result::Result<Value, E::Error> {
@@ -598,74 +651,75 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
     fn strings(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
         let Instruction { op, oparg } = instruction;
+        let slot = self.stack.len();
+        if op.counts_uses() {
+            self.unseen.resize(slot, 0);
+            self.batches.push(Batch { at: self.at, slot, n_before: self.stated.len() });
+            // As many as can be, whatever the operand says: each has a hash.
+            let n = (oparg as usize).min(self.data.rest(Section::Hashes).len() / 4);
+            self.unseen.reserve(n);
+            self.stated.reserve(n);
+            self.stack.reserve(n);
+        }
         for _ in 0..oparg {
+            let names = self.data.names();
             let Batched { text, uses, hash } = self.data.batched(op)?;
-            if !text.is_ascii() {
-                return Err(self.wrong(instruction, "the text is not ASCII").into());
-            }
-            let hash = hash.unwrap_or_else(|| common::name_hash(text));
-            if let Some(stated) = uses {
-                if !self.executor.is_hash_of(hash, text) {
-                    return Err(self.wrong(instruction, "the hash is another name's").into());
+            match (uses, hash) {
+                (Some(stated), Some(hash)) => {
+                    // A name that is known is ASCII.
+                    if !self.executor.knows(hash, text, names) {
+                        self.check_name(instruction, text, hash)?;
+                    }
+                    self.unseen.push(stated);
+                    self.stated.push(stated);
                 }
-                self.uses.resize(self.stack.len(), None);
-                self.uses.push(Some(Uses { at: self.at, stated, seen: 0 }));
+                _ if !text.is_ascii() => return Err(self.wrong(instruction, "the text is not ASCII").into()),
+                _ => {}
             }
-            self.execute(Step::Name { op, text, uses: uses.unwrap_or_default(), hash })?;
+            self.execute(Step::Name { op, text, uses: uses.unwrap_or_default() })?;
             self.stack.push(Value::str(true, true));
         }
         self.n_objects += oparg as usize;
         Ok(())
     }
 
-    /// The tuple of operands, of which some are copied.
-    #[inline]
-    fn gather(&mut self, instruction: Instruction, places: &[Place]) -> Result<Value> {
-        let (mut kind, mut traits) = (Kind::NameTuple, ALL_TRAITS);
-        for place in places {
-            let value = self.operand(instruction, *place)?;
-            if value.kind != Kind::Str {
-                kind = Kind::Tuple;
-            }
-            traits &= common_traits(&[value]);
-        }
-        Ok(Value { kind, traits, len: places.len() as u32 })
-    }
-
-    /// What is known of an operand, which is copied if it stays where it is.
-    #[inline]
-    fn operand(&mut self, instruction: Instruction, place: Place) -> Result<Value> {
-        match place.is_copied() {
-            true => self.copy(instruction, place.slot()),
-            false => Ok(self.stack[place.slot()]),
+    /// Refuses a name that is not ASCII, or has another hash.
+    #[cold]
+    fn check_name(&self, instruction: Instruction, text: &[u8], hash: u32) -> Result<()> {
+        match text.is_ascii() {
+            false => Err(self.wrong(instruction, "the text is not ASCII")),
+            true if common::name_hash(text) != hash => Err(self.wrong(instruction, "the hash is another name's")),
+            true => Ok(()),
         }
     }
 
+    /// Refuses items and keys that have no hash, or such that CPython's functions, which recurse, could find no end of it.
     fn check_hashable(&self, values: &[Value], step: usize, role: &'static str) -> Result<()> {
-        match values.iter().step_by(step).find(|value| !value.has_hash()) {
+        if let Some(value) = values.iter().step_by(step).find(|value| !value.has(HASHABLE)) {
+            let what = if value.has(TUPLE) { "tuple" } else { value.name() };
+            return Err(Error::at(ErrorKind::Unhashable { what, role }, self.at).inside("the instructions"));
+        }
+        match values.iter().step_by(step).find(|value| value.depth > MAX_DEPTH) {
             None => Ok(()),
-            Some(value) => {
-                let what = if value.kind == Kind::Tuple { "tuple" } else { value.name() };
-                Err(Error::at(ErrorKind::Unhashable { what, role }, self.at).inside("the instructions"))
-            }
+            Some(_) => Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions")),
         }
     }
 
     fn intrinsic(&self, instruction: Instruction, base: usize) -> Result<Value> {
         let values = &self.stack[base..];
-        let traits = common_traits(values);
+        let traits = Traits::of(values.iter().copied());
         let (fits, value) = match Intrinsic::ALL[instruction.oparg as usize] {
-            Intrinsic::MakeComplex => (values.iter().all(|value| value.kind == Kind::Float), Value::new(Kind::Other)),
+            Intrinsic::MakeComplex => (traits.all & FLOAT != 0, Value::leaf(0)),
             Intrinsic::MakeFrozenSet => {
-                let is_tuple = matches!(values[0].kind, Kind::Tuple | Kind::NameTuple);
-                if is_tuple {
+                if values[0].has(TUPLE) {
                     self.check_hashable(values, 1, "a set item")?;
                 }
-                (is_tuple, Value::new(Kind::Other).less(UNTRACKED | !traits & SETTLED))
+                (values[0].has(TUPLE), traits.holder(HASHABLE | SETTLED | STALE, SETTLED))
             }
             Intrinsic::MakeFrozenDict => {
-                let value = Value::new(Kind::Other).less(UNTRACKED | !values[0].traits & (HASHABLE | SETTLED));
-                (values[0].kind == Kind::FreshDict, value)
+                let hashable = if values[0].has(FREEZABLE) { HASHABLE } else { 0 };
+                let is_fresh = values[0].has(DICT) && !values[0].has(STALE);
+                (is_fresh, traits.holder(hashable | SETTLED | STALE, SETTLED))
             }
         };
         if fits { Ok(value) } else { Err(self.wrong(instruction, "an operand has another type")) }
@@ -679,129 +733,173 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     ) -> std::result::Result<Value, E::Error> {
         let (python, layout) = (self.python, self.layout);
         let mut lens = [0; Field::COUNT];
-        let (mut is_hashable, mut is_interned) = (true, true);
-        for (&field, place) in layout.operands.iter().zip(places) {
-            let value = self.operand(instruction, *place)?;
-            let (fits, expected) = match field.kind() {
-                FieldKind::Str => (value.kind == Kind::Str, "a str"),
-                FieldKind::Names => (value.kind == Kind::NameTuple, "a tuple of str"),
-                _ => (matches!(value.kind, Kind::Tuple | Kind::NameTuple), "a tuple"),
-            };
-            if !fits {
-                let kind = ErrorKind::WrongFieldType { field: field.name(), expected, found: value.name() };
-                return Err(Error::at(kind, self.at).inside("the instructions").into());
+        let (mut consts, mut not_interned) = (Value::leaf(0), 0);
+        for ((&field, place), &(needed, interned)) in layout.operands.iter().zip(places).zip(&self.operand_traits) {
+            let value = self.stack[place.slot()];
+            if !value.has(needed) {
+                return Err(self.wrong_operand(field, value).into());
             }
-            match field.kind() {
-                FieldKind::Str => is_interned &= !python.interns_code_names() || value.has(INTERNED),
-                FieldKind::Names => {
-                    lens[field as usize] = value.len as usize;
-                    is_interned &= value.has(INTERNED);
-                }
-                _ => {
-                    is_hashable = value.has(HASHABLE);
-                    is_interned &= value.has(SETTLED);
-                }
+            not_interned |= interned & !value.traits;
+            match field {
+                Field::Consts => consts = value,
+                Field::LocalsPlusNames | Field::VarNames => lens[field as usize] = value.len as usize,
+                _ => {}
             }
+        }
+        let is_interned = not_interned == 0;
+        if consts.depth > MAX_DEPTH {
+            return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
         }
         let mut numbers = [0; Field::COUNT];
         for field in &layout.numbers {
             numbers[*field as usize] = self.data.count()?.cast_signed();
         }
-        let mut n_locals = lens[Field::VarNames as usize];
-        let mut derived = [0; DERIVED.len()];
-        let (mut tables, mut n_tables) = ([None; MAX_TABLES], 0);
-        for &field in &layout.tables {
-            let (held, origin) = self.table(instruction.op, field)?;
-            lens[field as usize] = held.bytes.get(&self.restored).len();
-            match field {
-                Field::LocalsPlusKinds => {
-                    n_locals = held.kinds[0] as usize;
-                    derived[..3].copy_from_slice(&held.kinds);
-                }
-                Field::Code => derived[3] = held.first_traceable,
-                _ => {}
+        let nothing = TableStep { bytes: &[], origin: TableOrigin::Inline, is_quickened: false };
+        let (mut tables, mut bytecode) = ([nothing; MAX_TABLES], Bytecode::Plain(&[]));
+        let mut kinds: &[u8] = &[];
+        for (&field, table) in layout.tables.iter().zip(&mut tables) {
+            if field == Field::Code {
+                (bytecode, table.origin) = self.bytecode(instruction.op)?;
+                continue;
             }
-            tables[n_tables] = Some((held.bytes, origin));
-            n_tables += 1;
+            let (bytes, origin) = self.table(instruction.op, field)?;
+            *table = TableStep { bytes, origin, is_quickened: false };
+            lens[field as usize] = bytes.len();
+            if field == Field::LocalsPlusKinds {
+                kinds = bytes;
+            }
         }
+        // Of all versions the first table.
+        tables[0].is_quickened = matches!(bytecode, Bytecode::Quickened(_));
+        tables[0].bytes = match bytecode {
+            Bytecode::Plain(bytes) | Bytecode::Quickened(bytes) => bytes,
+            Bytecode::Restored(start, end) => &self.restored[start..end],
+        };
+        lens[Field::Code as usize] = tables[0].bytes.len();
+        let counts = count_kinds(kinds);
         let is_full = instruction.op == Op::MakeFullCode;
-        if is_full && self.data.derived()? != derived {
+        let derived = match is_full {
+            false => None,
+            true => {
+                let [n_locals, n_cells, n_free] = counts;
+                let first = python.first_traceable(tables[0].bytes).unwrap_or_default();
+                Some([n_locals, n_cells, n_free, first])
+            }
+        };
+        if let Some(derived) = derived
+            && self.data.derived()? != derived
+        {
             return Err(self.wrong(instruction, "CPython derives other numbers").into());
         }
         let number = |field: Field| numbers[field as usize];
+        let n_locals = lens[Field::VarNames as usize] + counts[0] as usize;
         let refused = python.refuses_code(number, |field| lens[field as usize]);
         if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_locals)) {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
-        let nothing = TableStep { bytes: &[], origin: TableOrigin::Inline, is_quickened: false };
-        let mut steps = [nothing; MAX_TABLES];
-        for (step, table) in steps.iter_mut().zip(tables) {
-            if let Some((bytes, origin)) = table {
-                let is_quickened = matches!(bytes, Bytes::Quickened(_));
-                *step = TableStep { bytes: bytes.get(&self.restored), origin, is_quickened };
-            }
-        }
         self.executor.step(Checked::new(Step::Code(CodeStep {
             numbers: &numbers,
             operands: Operands::Mixed { base, places },
-            tables: &steps[..n_tables],
-            derived: is_full.then_some(derived),
+            tables: &tables[..layout.tables.len()],
+            derived,
             is_interned,
         })))?;
-        Ok(Value::new(Kind::Code).less(if is_hashable { 0 } else { HASHABLE }))
+        Ok(Traits::of([consts].into_iter()).holder(CODE | HASHABLE | SETTLED | UNTRACKED | STALE, HASHABLE))
     }
 
-    /// A table, and where it comes from.
-    fn table(&mut self, op: Op, field: Field) -> Result<(Held<'v>, TableOrigin)> {
-        let bad = |verifier: &Self, oparg, why| verifier.wrong(Instruction { op, oparg }, why);
-        let section = Section::of_table(field);
-        let (bytes, len) = match self.data.table(op, field, self.python)? {
-            Table::Inline(len) => (Bytes::Data(self.data.take(section, len)?), len),
+    #[cold]
+    fn wrong_operand(&self, field: Field, found: Value) -> Error {
+        let expected = match field.kind() {
+            FieldKind::Str => "a str",
+            FieldKind::Names => "a tuple of str",
+            FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => "a tuple",
+        };
+        let kind = ErrorKind::WrongFieldType { field: field.name(), expected, found: found.name() };
+        Error::at(kind, self.at).inside("the instructions")
+    }
+
+    /// Bytecode, and where it comes from.
+    #[inline(always)]
+    fn bytecode(&mut self, op: Op) -> Result<(Bytecode<'v>, TableOrigin)> {
+        let bytecode = match self.data.table(op, Field::Code)? {
+            Table::Inline(len) => Bytecode::Plain(self.data.take(Section::Bytecode, len)?),
+            Table::Quickened(len) if !self.keeps_plain => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
+            Table::Quickened(len) => {
+                let bytes = self.data.take(Section::Bytecode, len)?;
+                let start = self.restored.len();
+                if !caches::unquicken(self.python, bytes, &mut self.restored) {
+                    let instruction = Instruction { op, oparg: len };
+                    return Err(self.wrong(instruction, "its bytecode is not as CPython quickens it"));
+                }
+                self.restored_from(start)
+            }
             Table::Stripped(len) => {
-                let bytes = self.data.take(section, len)?;
+                let bytes = self.data.take(Section::Bytecode, len)?;
                 let start = self.restored.len();
                 caches::restore(self.python, bytes, &mut self.restored);
-                (self.restored_from(start), len)
-            }
-            Table::Quickened(len) => {
-                let bytes = self.data.take(section, len)?;
-                if self.keeps_plain {
-                    let start = self.restored.len();
-                    if !caches::unquicken(self.python, bytes, &mut self.restored) {
-                        return Err(bad(self, len, "its bytecode is not as CPython quickens it"));
-                    }
-                    (self.restored_from(start), len)
-                } else {
-                    (Bytes::Quickened(bytes), len)
-                }
+                self.restored_from(start)
             }
             Table::Earlier(number) => {
-                let held = self.tables[section as usize].get(number as usize).copied();
-                let held = held.ok_or_else(|| bad(self, number, "no earlier table has this number"))?;
-                return Ok((held, TableOrigin::Earlier(number as usize)));
+                let earlier = self.bytecodes.get(number as usize).copied();
+                let bytecode = earlier.ok_or_else(|| self.no_earlier(op, number))?;
+                return Ok((bytecode, TableOrigin::Earlier(number as usize)));
             }
             Table::Slot(slot) => {
-                return match self.stack.get(slot as usize) {
-                    Some(&Value { kind: Kind::Bytes, len, .. }) => {
-                        Ok((self.bytes[len as usize], TableOrigin::Slot(slot as usize)))
-                    }
-                    _ => Err(bad(self, slot, "no bytes stand in this slot")),
-                };
+                let bytes = self.bytes_in(op, slot)?;
+                return Ok((Bytecode::Plain(bytes), TableOrigin::Slot(slot as usize)));
             }
         };
-        let held = Held::new(self.python, section, bytes, &self.restored);
-        if held.bytes.get(&self.restored).len() > 1 {
-            self.tables[section as usize].push(held);
+        let len = match bytecode {
+            Bytecode::Plain(bytes) | Bytecode::Quickened(bytes) => bytes.len(),
+            Bytecode::Restored(start, end) => end - start,
+        };
+        if len > 1 {
+            self.bytecodes.push(bytecode);
         }
-        let _ = len;
         self.n_objects += 1;
-        Ok((held, TableOrigin::Inline))
+        Ok((bytecode, TableOrigin::Inline))
+    }
+
+    /// Another table, and where it comes from.
+    #[inline(always)]
+    fn table(&mut self, op: Op, field: Field) -> Result<(&'v [u8], TableOrigin)> {
+        let section = Section::of_table(field);
+        match self.data.table(op, field)? {
+            Table::Inline(len) => {
+                let bytes = self.data.take(section, len)?;
+                if len > 1 {
+                    self.tables[section as usize].push(bytes);
+                }
+                self.n_objects += 1;
+                Ok((bytes, TableOrigin::Inline))
+            }
+            Table::Earlier(number) => {
+                let bytes = self.tables[section as usize].get(number as usize).copied();
+                let bytes = bytes.ok_or_else(|| self.no_earlier(op, number))?;
+                Ok((bytes, TableOrigin::Earlier(number as usize)))
+            }
+            Table::Slot(slot) => Ok((self.bytes_in(op, slot)?, TableOrigin::Slot(slot as usize))),
+            Table::Stripped(_) | Table::Quickened(_) => unreachable!("only bytecode has caches"),
+        }
+    }
+
+    /// The bytes in a slot.
+    fn bytes_in(&self, op: Op, slot: u32) -> Result<&'v [u8]> {
+        match self.stack.get(slot as usize) {
+            Some(value) if value.has(BYTES) => Ok(self.bytes[value.len as usize]),
+            _ => Err(self.wrong(Instruction { op, oparg: slot }, "no bytes stand in this slot")),
+        }
+    }
+
+    #[cold]
+    fn no_earlier(&self, op: Op, number: u32) -> Error {
+        self.wrong(Instruction { op, oparg: number }, "no earlier table has this number")
     }
 
     /// The bytecode that was put back from `start` on.
-    fn restored_from(&mut self, start: usize) -> Bytes<'v> {
+    fn restored_from(&mut self, start: usize) -> Bytecode<'v> {
         self.restored_ends.push(self.restored.len());
-        Bytes::Restored(start, self.restored.len())
+        Bytecode::Restored(start, self.restored.len())
     }
 
     #[cold]
@@ -828,10 +926,24 @@ fn is_name_like(text: &[u8]) -> bool {
     text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
-fn tuple(items: &[Value]) -> Value {
-    let kind = if items.iter().all(|value| value.kind == Kind::Str) { Kind::NameTuple } else { Kind::Tuple };
-    let len = u32::try_from(items.len()).expect("operands are 32 bits");
-    Value { kind, traits: common_traits(items), len }
+/// How deep constants and what is hashed may nest: as deep as in a marshal dump.
+const MAX_DEPTH: u16 = 2000;
+
+fn operand_traits(python: Python) -> Vec<(u16, u16)> {
+    let of = |field: &Field| match field.kind() {
+        FieldKind::Str => (STR, if python.interns_code_names() { INTERNED } else { 0 }),
+        FieldKind::Names => (NAMES, INTERNED),
+        FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => (TUPLE, SETTLED),
+    };
+    python.layout().operands.iter().map(of).collect()
+}
+
+/// A tuple of so many items.
+#[inline(always)]
+fn tuple(traits: Traits, n: usize) -> Value {
+    let inherited = HASHABLE | INTERNED | SETTLED | UNTRACKED;
+    let names = if traits.all & STR != 0 { NAMES } else { 0 };
+    Value { len: n as u32, ..traits.holder(TUPLE | names | STALE | inherited, inherited) }
 }
 
 fn load(instruction: Instruction) -> Value {
@@ -841,11 +953,11 @@ fn load(instruction: Instruction) -> Value {
         Op::LoadCommonName | Op::LoadChar => interned,
         Op::LoadCommonConst => match common::CONSTS[instruction.oparg as usize].0 {
             CommonConst::EmptyStr => interned,
-            CommonConst::EmptyTuple => tuple(&[]),
-            CommonConst::EmptyBytes => Value::new(Kind::Bytes),
-            CommonConst::EmptyFrozenSet => Value::new(Kind::Other).less(UNTRACKED),
-            _ => Value::new(Kind::Other),
+            CommonConst::EmptyTuple => tuple(Traits::OF_NONE, 0),
+            CommonConst::EmptyBytes => Value::leaf(BYTES),
+            CommonConst::EmptyFrozenSet => Traits::OF_NONE.holder(HASHABLE | SETTLED | STALE, 0),
+            _ => Value::leaf(0),
         },
-        _ => Value::new(Kind::Other),
+        _ => Value::leaf(0),
     }
 }

@@ -4,7 +4,6 @@
 
 use std::ops::Deref;
 
-use crate::common;
 use crate::error::Error;
 use crate::isa::{Instruction, Intrinsic, Op};
 use crate::python::{Derived, Field};
@@ -17,10 +16,11 @@ pub trait Executor<'v> {
     /// Why it cannot go on.
     type Error: From<Error>;
 
-    /// Whether this is the hash of a name, as [`common::name_hash`] gives it. An executor that has a table of names
-    /// whose hashes it knows can look there. Called before the name's [`Step::Name`].
-    fn is_hash_of(&mut self, hash: u32, name: &'v [u8]) -> bool {
-        common::name_hash(name) == hash
+    /// Whether the executor knows that this is a name, in ASCII, and what [`crate::common::name_hash`] gives for it: else both
+    /// are verified. Called before the name's [`Step::Name`]; `names` begins with it, and goes on with others.
+    fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
+        let _ = (hash, name, names);
+        false
     }
 
     /// Executes an instruction.
@@ -79,8 +79,6 @@ pub enum Step<'v, 's> {
         text: &'v [u8],
         /// How often it is copied, all in all; 0 for MAKE_STRINGS, which does not say.
         uses: u32,
-        /// The hash, also for what does not state it.
-        hash: u32,
     },
     /// MAKE_BYTES.
     Bytes(&'v [u8]),
