@@ -142,8 +142,9 @@ pub(crate) struct CodeObject {
     #[cfg(Py_3_12)]
     instrumentation_version: u64,
     monitoring: *mut PyObject,
+    /// Only a free-threaded build sets it.
     #[cfg(Py_3_14)]
-    unique_id: Py_ssize_t,
+    pub(crate) unique_id: Py_ssize_t,
     pub(crate) firsttraceable: i32,
     extra: *mut PyObject,
 }

@@ -489,12 +489,19 @@ fn same_tuple(a: &Tuple, b: &Tuple) -> bool {
     a[..references] == b[..references] && a[references + 8..] == b[references + 8..]
 }
 
-/// Whether two code objects are the same, but for their references and what pads their fields.
+/// Whether two code objects are the same, but for their references and what nobody sets.
 fn same_code(a: &CodeObject, b: &CodeObject) -> bool {
+    // Between the first instruction that is traced and what comes behind it there is padding.
     let padding = std::mem::offset_of!(CodeObject, firsttraceable) + 4;
+    #[cfg(Py_3_14)]
+    let unset = std::mem::offset_of!(CodeObject, unique_id)..padding - 4;
+    #[cfg(not(Py_3_14))]
+    let unset = padding..padding;
     let (a, b) = (bytes_of(a), bytes_of(b));
     // The number of references comes first.
-    a[8..padding] == b[8..padding] && a[padding + 4..] == b[padding + 4..]
+    a[8..unset.start] == b[8..unset.start]
+        && a[unset.end..padding] == b[unset.end..padding]
+        && a[padding + 4..] == b[padding + 4..]
 }
 
 /// The places of a number in the interpreter's state.
