@@ -1,30 +1,43 @@
 //! Loads module initializers inside CPython.
+//!
+//! [`execute`] builds the objects; everything else here gives it streams: [`convert`] those that Python code has in hand,
+//! [`hook`] those of an import. Python's side of the package stands in `rehydrate/`.
+
+mod bytes;
+mod cache;
+mod convert;
+mod execute;
+mod hook;
 
 use pyo3::prelude::*;
 
+/// The native half of the package rehydrate, which documents what is public.
 #[pymodule]
 mod _native {
     use super::*;
-    use pyo3::exceptions::PyValueError;
-    use pyo3::types::{PyBytes, PyString};
+    use pyo3::types::{PyBytes, PyDict};
     use std::ffi::OsString;
 
-    /// Placeholder.
+    #[pymodule_export]
+    use super::convert::{compile_pyc, disassemble, dumps, explain, load, loads, verify};
+    #[pymodule_export]
+    use super::hook::{counts, find_spec, get_code, method};
+
+    /// What the executor knows of this interpreter, and which of its paths are active.
     #[pyfunction]
-    #[pyo3(signature = (data, /, *, filename=None))]
-    fn loads<'py>(py: Python<'py>, data: &[u8], filename: Option<&Bound<'py, PyString>>) -> PyResult<Bound<'py, PyAny>> {
-        let _ = filename;
-        let bad = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
-        let initializer = rehydrate::Initializer::read(data).map_err(bad)?;
-        let verified = rehydrate::verify(initializer.image).map_err(bad)?;
-        let (heap, root) = rehydrate::run(&verified);
-        let dump = rehydrate::marshal::write(&heap, root).map_err(bad)?;
-        py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))
+    fn status(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+        execute::status(py)
     }
 
-    /// Placeholder.
+    /// Does what a command line says, the name of the program first, and gives the exit status.
     #[pyfunction]
-    fn _main(args: Vec<OsString>) -> u8 {
-        rehydrate::cli::main(args)
+    fn _main(py: Python<'_>, args: Vec<OsString>) -> u8 {
+        py.detach(|| rehydrate::cli::main(args))
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("STREAM_START", PyBytes::new(module.py(), &convert::stream_start(module.py())))
     }
 }
