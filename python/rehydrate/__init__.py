@@ -21,11 +21,10 @@ except ImportError as error:
     # An interpreter starts with what a .pth says, and that must not make noise in every subinterpreter.
     if "subinterpreter" not in str(error):
         raise
+    _hook = _native = None  # type: ignore[assignment]
     _why_not = str(error)
 
     def __getattr__(name: str) -> object:
-        if name == "_hook":
-            return None
         if name in __all__:
             raise ImportError(f"rehydrate.{name} is not to be had in a subinterpreter: {_why_not}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -114,6 +113,9 @@ def status() -> dict[str, Any]:
     """Say what is active in this process, and why.
 
     "hook" counts the modules that came from initializers ("hits") and those that did not ("misses"), the initializers
-    written, and keeps the first warning and the last failure to write. The other entries are the executor's.
+    written, and keeps the first warning and the last failure to write. The other entries are the executor's. In a
+    subinterpreter, "refused" says why nothing is active.
     """
+    if _native is None:
+        return {"hook": {"installed": False}, "refused": _why_not}
     return _native.status() | {"hook": _hook.status()}

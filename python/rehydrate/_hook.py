@@ -45,6 +45,8 @@ def missed(loader: Loader, damage: str | None) -> None:
 
     `damage` says what is wrong with the one there is; that it is stale needs no words.
     """
+    if sys.implementation.cache_tag is None:
+        return
     try:
         pyc = cache_from_source(loader.path)
         target = pyc.removesuffix("pyc") + "pyinit"
@@ -82,7 +84,7 @@ def _warn(target: str, damage: str) -> None:
 
     # With -W error this would end an import that can go on.
     try:
-        warnings.warn(_state["warning"], RuntimeWarning, stacklevel=2)
+        warnings.warn(_state["warning"], RuntimeWarning, stacklevel=3)
     except RuntimeWarning as warning:
         print(f"RuntimeWarning: {warning}", file=sys.stderr)
 
