@@ -15,6 +15,8 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     use super::*;
+    use pyo3::exceptions::PyImportError;
+    use pyo3::ffi;
     use pyo3::types::{PyBytes, PyDict};
     use std::ffi::OsString;
 
@@ -37,6 +39,12 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // What is found out once is kept for the process, objects included, and they are the main interpreter's. CPython
+        // refuses us itself, but only in isolated subinterpreters, from 3.12 on.
+        // SAFETY: we are attached.
+        if unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } != 0 {
+            return Err(PyImportError::new_err("rehydrate cannot be loaded into a subinterpreter"));
+        }
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("STREAM_START", PyBytes::new(module.py(), &convert::stream_start(module.py())))
     }

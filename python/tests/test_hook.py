@@ -317,7 +317,7 @@ for name in ("other", None, "module", 7):
 import sys
 sys.path[:0] = ["one", "two"]
 import space.first, space.second
-print(space, list(space.__path__), space.__file__ if hasattr(space, "__file__") else "no file", space.__spec__.origin)
+print(space.__name__, list(space.__path__), space.__file__ if hasattr(space, "__file__") else "no file", space.__spec__.origin)
 print(space.first, space.second, space.first.VALUE + space.second.VALUE)
 """
         self.as_without("-c", script, hits=2)
@@ -684,15 +684,22 @@ except ImportError as error:
 else:
     raise AssertionError("it can be had")
 '''
-interpreter = interpreters.create()
-failure = (getattr(interpreters, "exec", None) or interpreters.run_string)(interpreter, inner)
-print("failed" if failure else "done", failure or "")
-interpreters.destroy(interpreter)
+def of_any_kind():
+    yield interpreters.create()
+    try:
+        yield interpreters.create("legacy")
+    except TypeError:
+        yield interpreters.create(isolated=False)
+
+for interpreter in of_any_kind():
+    failure = (getattr(interpreters, "exec", None) or interpreters.run_string)(interpreter, inner)
+    print("failed" if failure else "done", failure or "")
+    interpreters.destroy(interpreter)
 """
         run = self.python("-c", script, check=False)
         if "no subinterpreters" in run.stderr:
             self.skipTest("this interpreter has no module for subinterpreters")
-        self.assertEqual((run.stdout, run.stderr), ("done \n", ""))
+        self.assertEqual((run.stdout, run.stderr), ("done \ndone \n", ""))
 
     def test_an_interpreter_with_the_hook_starts_and_ends_quietly(self):
         for options in [(), ("-X", "dev"), ("-W", "error"), ("-O",), ("-E",), ("-s",), ("-bb",)]:
