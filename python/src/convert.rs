@@ -94,7 +94,8 @@ pub(crate) fn load<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let mapped = map(&path).map_err(|error| match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, strip(&error), path.into_os_string())),
-        None => PyOSError::new_err(error.to_string()),
+        // A name with a NUL in it.
+        None => PyValueError::new_err(error.to_string()),
     })?;
     let stream = mapped.as_deref().unwrap_or_default();
     check_magic(py, stream)?;
