@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use memmap2::Mmap;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use rehydrate::{Error, ErrorKind, Initializer, Input, Options, Profile, Sharing, Source, common, image, marshal};
@@ -182,7 +183,8 @@ pub(crate) fn dumps<'py>(
     profile: ProfileName,
     sharing: SharingName,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let dump = py.import("marshal")?.call_method1("dumps", (value,))?.cast_into::<PyBytes>()?;
+    let dump =
+        py.import(intern!(py, "marshal"))?.call_method1(intern!(py, "dumps"), (value,))?.cast_into::<PyBytes>()?;
     let (dump, python, magic) = (dump.as_bytes(), own_python(py)?, own_magic(py));
     let stream = py.detach(|| {
         let source = Source { header: None, dump: marshal::read(dump, python)?, marshal: dump };

@@ -1,6 +1,7 @@
 //! Builds real objects. Placeholder.
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
@@ -15,11 +16,11 @@ pub(crate) fn execute<'py>(
     let verified = rehydrate::verify(initializer.image).map_err(bad)?;
     let (heap, root) = rehydrate::run(&verified);
     let dump = rehydrate::marshal::write(&heap, root).map_err(bad)?;
-    let value = py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))?;
+    let value = py.import(intern!(py, "marshal"))?.call_method1(intern!(py, "loads"), (PyBytes::new(py, &dump),))?;
     if let Some(filename) = filename
-        && value.hasattr("co_filename")?
+        && value.hasattr(intern!(py, "co_filename"))?
     {
-        py.import("_imp")?.call_method1("_fix_co_filename", (&value, filename))?;
+        py.import(intern!(py, "_imp"))?.call_method1(intern!(py, "_fix_co_filename"), (&value, filename))?;
     }
     Ok(value)
 }

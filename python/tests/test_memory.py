@@ -29,10 +29,10 @@ def grown(work, cycles=50):
 
 class Leaks(unittest.TestCase):
     def assert_flat(self, work):
-        # What leaks one block a cycle grows by 50 every time; how full the free lists are changes by as much, but not always
-        # in the same direction.
+        # What leaks one block a cycle grows by 50 every time. Free lists and the cache of attributes that types have grow by
+        # as much, but only until they are full.
         growths = []
-        for _ in range(6):
+        for _ in range(20):
             blocks, references = grown(work)
             if blocks < 10 and references < 20:
                 return
