@@ -295,3 +295,10 @@ pub(crate) fn verify(py: Python<'_>, data: Bytes<'_>) -> PyResult<()> {
     let data: &[u8] = &data;
     py.detach(|| rehydrate::verify(Initializer::read(data)?.image).map(drop)).map_err(refused)
 }
+
+/// Assembles what `disassemble` printed.
+#[pyfunction]
+#[pyo3(signature = (listing, /))]
+pub(crate) fn assemble<'py>(py: Python<'py>, listing: &str) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(py, &rehydrate::assemble(listing).map_err(refused)?))
+}

@@ -21,7 +21,7 @@ mod _native {
     use std::ffi::OsString;
 
     #[pymodule_export]
-    use super::convert::{compile_pyc, disassemble, dumps, explain, load, loads, verify};
+    use super::convert::{assemble, compile_pyc, disassemble, dumps, explain, load, loads, verify};
     #[pymodule_export]
     use super::hook::{counts, find_spec, get_code, method};
 
