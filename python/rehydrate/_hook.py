@@ -1,7 +1,10 @@
 """The import hook: modules come from their .pyinit where one is current.
 
 `NAME.cpython-313.pyinit` lies beside `NAME.cpython-313.pyc`, has the same header, and is believed or not by the same rules.
-Finding a module and taking its code object from there is `_native`'s; what to do when there is none is said here.
+Finding a module and taking its code object from there is done by two methods of `_native`, which take the place of
+`FileFinder.find_spec` and `SourceFileLoader.get_code`: so finders and loaders stay of the very classes that they are without
+us, and there is nothing else that could be noticed. Subclasses that others derive go the way they always went. What to do
+when there is no initializer is said here.
 
 Invariants:
 - Whatever is wrong with an initializer, or with the folder it belongs into, an import succeeds or fails as without it.
@@ -19,28 +22,21 @@ from . import _native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 #: Where importlib asks whether case matters before it finds a module; there its own method does.
 _CASE_INSENSITIVE = ("win", "cygwin", "darwin", "ios", "tvos", "watchos")
 
 
-class Loader(SourceFileLoader):
-    """Loads modules as its base does, from the initializer where it can."""
+#: Importlib's own methods, which ours call for everything rare.
+base_get_code = SourceFileLoader.get_code
+base_find_spec = FileFinder.find_spec
 
-    # Has no frame, and calls the method of the base if need be: tracebacks stay as they are.
-    get_code = _native.method(_native.get_code)
-
-
-class Finder(FileFinder):
-    """Finds modules as its base does."""
-
-    if not sys.platform.startswith(_CASE_INSENSITIVE):
-        find_spec = _native.method(_native.find_spec)
+get_code = _native.method(_native.get_code)
+find_spec = _native.method(_native.find_spec)
 
 
-def missed(loader: Loader, damage: str | None) -> None:
+def missed(loader: SourceFileLoader, damage: str | None) -> None:
     """Makes good what was missing when `loader` loaded a module without an initializer.
 
     `damage` says what is wrong with the one there is; that it is stale needs no words.
@@ -60,7 +56,7 @@ def missed(loader: Loader, damage: str | None) -> None:
         _state["last_failure"] = f"{type(error).__name__}: {error}"
 
 
-def _write(loader: Loader, pyc: str, target: str) -> None:
+def _write(loader: SourceFileLoader, pyc: str, target: str) -> None:
     """Writes the initializer of the .pyc that importlib has just read or written, as importlib writes."""
     try:
         with open(pyc, "rb") as file:
@@ -90,66 +86,35 @@ def _warn(target: str, damage: str) -> None:
 
 
 _state: dict[str, Any] = {"written": 0, "failures": 0, "last_failure": None, "warning": None}
-#: Our path hook, and those it stands for, in their order: FileFinder's, and zipimporter if that came right before.
-_installed: tuple[Callable[[str], Any], list[Any]] | None = None
 
 
-def _is_own_of_importlib(hook: object) -> bool:
-    """Whether it is `FileFinder.path_hook(...)`, as `site` leaves it."""
-    return getattr(hook, "__name__", None) == "path_hook_for_FileFinder" and _closure(hook).get("cls") is FileFinder
-
-
-def _closure(hook: Any) -> dict[str, Any]:
-    names = hook.__code__.co_freevars
-    return dict(zip(names, [cell.cell_contents for cell in hook.__closure__ or ()]))
+def is_installed() -> bool:
+    """Whether imports go through the hook."""
+    return vars(SourceFileLoader).get("get_code") is get_code
 
 
 def install() -> None:
-    """Puts our path hook in the place of importlib's."""
-    global _installed
-    if _installed is not None and _installed[0] in sys.path_hooks:
-        return
-    hooks = sys.path_hooks
-    at = next((at for at, hook in enumerate(hooks) if _is_own_of_importlib(hook)), None)
-    if at is None:
-        return
-    replaced = [hooks[at]]
-    details = [
-        (Loader if loader is SourceFileLoader else loader, suffixes)
-        for loader, suffixes in _closure(hooks[at])["loader_details"]
-    ]
-    # zipimporter comes before and refuses every folder, slowly. We refuse everything else.
-    if at > 0 and getattr(hooks[at - 1], "__module__", None) == "zipimport":
-        at -= 1
-        replaced.insert(0, hooks[at])
-    own = Finder.path_hook(*details)
-    hooks[at : at + len(replaced)] = [own, *replaced[:-1]]
-    _installed = own, replaced
-    sys.path_importer_cache.clear()
+    """Puts our methods in the place of importlib's."""
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    if not sys.platform.startswith(_CASE_INSENSITIVE):
+        FileFinder.find_spec = find_spec  # type: ignore[method-assign]
 
 
 def uninstall() -> None:
     """Puts back what `install` replaced."""
-    global _installed
-    if _installed is None:
-        return
-    own, replaced = _installed
-    _installed = None
-    hooks = sys.path_hooks
-    if own in hooks:
-        at = hooks.index(own)
-        zips = replaced[:-1]
-        if hooks[at + 1 : at + 1 + len(zips)] == zips:
-            hooks[at : at + 1 + len(zips)] = replaced
-        else:
-            hooks[at] = replaced[-1]
-        sys.path_importer_cache.clear()
+    if is_installed():
+        # It is inherited, unless somebody else replaced it before us.
+        del SourceFileLoader.get_code
+        if SourceFileLoader.get_code is not base_get_code:
+            SourceFileLoader.get_code = base_get_code  # type: ignore[method-assign]
+    if vars(FileFinder)["find_spec"] is find_spec:
+        FileFinder.find_spec = base_find_spec  # type: ignore[method-assign]
 
 
 def status() -> dict[str, Any]:
     """What the hook did so far in this process."""
     hits, misses = _native.counts()
-    return {"installed": _installed is not None and _installed[0] in sys.path_hooks, "hits": hits, "misses": misses} | _state
+    return {"installed": is_installed(), "hits": hits, "misses": misses} | _state
 
 
 _os: Any = sys.modules["posix" if "posix" in sys.builtin_module_names else "nt"]

@@ -1,7 +1,7 @@
 //! What the import hook does most: finds a module in a folder, and takes its code object from the .pyinit.
 //!
-//! Both functions do what the methods of importlib do that they stand for, and leave everything rare to them: whatever is
-//! not a source with a current initializer. A method that is not written in Python has no frame, so that a traceback
+//! Both functions do what the methods of importlib do whose place they take, and leave everything rare to them: whatever is
+//! not a source with a current initializer, and every derived class. A method that is not written in Python has no frame, so that a traceback
 //! shows what it shows without the hook.
 //!
 //! Source: `FileFinder.find_spec` and `SourceLoader.get_code` of CPython `Lib/importlib/_bootstrap_external.py`.
@@ -51,11 +51,13 @@ struct Hook {
     sys: Py<PyDict>,
     imp: Py<PyModule>,
     module_spec: Py<PyAny>,
-    /// `SourceLoader.get_code` and `FileFinder.find_spec`, as functions.
+    /// `SourceFileLoader.get_code` and `FileFinder.find_spec`, as they were.
     base_get_code: Py<PyAny>,
     base_find_spec: Py<PyAny>,
-    /// Of `rehydrate._hook`.
+    /// Of these classes themselves, and of none that is derived from them, the methods are ours.
     loader: Py<PyAny>,
+    finder: Py<PyAny>,
+    /// Of `rehydrate._hook`.
     missed: Py<PyAny>,
     /// `importlib._bootstrap._verbose_message`, if the interpreter was started with -v.
     verbose: Option<Py<PyAny>>,
@@ -86,9 +88,10 @@ impl Hook {
             sys: sys.dict().unbind(),
             imp: py.import("_imp")?.unbind(),
             module_spec: bootstrap.getattr("ModuleSpec")?.unbind(),
-            base_get_code: external.getattr("SourceFileLoader")?.getattr("get_code")?.unbind(),
-            base_find_spec: external.getattr("FileFinder")?.getattr("find_spec")?.unbind(),
-            loader: own.getattr("Loader")?.unbind(),
+            base_get_code: own.getattr("base_get_code")?.unbind(),
+            base_find_spec: own.getattr("base_find_spec")?.unbind(),
+            loader: external.getattr("SourceFileLoader")?.unbind(),
+            finder: external.getattr("FileFinder")?.unbind(),
             missed: own.getattr("missed")?.unbind(),
             verbose,
             is_very_verbose: verbosity > 1,
@@ -133,7 +136,7 @@ fn found<'py>(hook: &Hook, finder: &Bound<'py, PyAny>, fullname: &Bound<'py, PyS
     let py = finder.py();
     let folder = finder.getattr(intern!(py, "path"))?.cast_into::<PyString>()?;
     let (Some(folder), Some(name)) = (hook.path(&folder), hook.path(fullname)) else { return Ok(Found::Other) };
-    if hook.is_very_verbose || !folder.starts_with('/') {
+    if hook.is_very_verbose || !folder.starts_with('/') || !finder.get_type().is(hook.finder.bind(py)) {
         return Ok(Found::Other);
     }
     let names = names(finder, folder)?;
@@ -229,6 +232,7 @@ pub(crate) fn get_code<'py>(loader: &Bound<'py, PyAny>, fullname: &Bound<'py, Py
         }
         State::Damaged(why) => Some(why),
         State::Absent => None,
+        State::NotOurs => return hook.base_get_code.bind(py).call1((loader, fullname)),
     };
     MISSES.fetch_add(1, Ordering::Relaxed);
     let code = hook.base_get_code.bind(py).call1((loader, fullname))?;
@@ -262,8 +266,10 @@ impl Cache {
 enum State<'py> {
     /// This is what it builds.
     Current(Bound<'py, PyAny>),
-    /// There is none, or one of another source, or whether there is one cannot be found out.
+    /// There is none, or one of another source.
     Absent,
+    /// Whether there is one is not for us to say.
+    NotOurs,
     /// Why it cannot be used, for people.
     Damaged(String),
 }
@@ -275,15 +281,18 @@ fn cached<'py>(
     cache: &mut Cache,
 ) -> PyResult<State<'py>> {
     let py = loader.py();
-    let filename = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>()?;
+    if !loader.get_type().is(hook.loader.bind(py)) {
+        return Ok(State::NotOurs);
+    }
+    let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>() else { return Ok(State::NotOurs) };
     // Importlib says what it thinks of another name.
     if !loader.getattr(intern!(py, "name"))?.eq(fullname)? {
-        return Ok(State::Absent);
+        return Ok(State::NotOurs);
     }
-    let Some(source) = hook.path(&filename) else { return Ok(State::Absent) };
-    let Some(naming) = Naming::of(hook.sys.bind(py))? else { return Ok(State::Absent) };
-    let Some(stem) = naming.stem(source) else { return Ok(State::Absent) };
-    let Ok(metadata) = fs::metadata(source) else { return Ok(State::Absent) };
+    let Some(source) = hook.path(&filename) else { return Ok(State::NotOurs) };
+    let Some(naming) = Naming::of(hook.sys.bind(py))? else { return Ok(State::NotOurs) };
+    let Some(stem) = naming.stem(source) else { return Ok(State::NotOurs) };
+    let Ok(metadata) = fs::metadata(source) else { return Ok(State::NotOurs) };
     let path = stem + "pyinit";
     audit_open(py, &path)?;
     // A file is read, not mapped: what was verified must not change. Most are small, and reading them is as fast.

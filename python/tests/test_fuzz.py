@@ -12,6 +12,8 @@ class Fuzz(unittest.TestCase):
         self.assertEqual(fuzz.run(2000, seed=1, report=lambda line: None), [])
 
     def test_some_damaged_streams_load(self):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        self.addCleanup(warnings.resetwarnings)
         damage = fuzz.Damage(1)
         kinds = {}
         for number in range(600):

@@ -291,10 +291,10 @@ for module in (package, package.module, single):
     print(spec.name, spec.origin, spec.cached, spec.parent, spec.has_location, spec.submodule_search_locations)
     print(spec.loader_state, type(spec).__name__, sorted(vars(spec)), spec.loader.name, spec.loader.path)
     print(spec.loader.is_package(spec.name), spec.loader is module.__loader__, sorted(vars(spec.loader)))
-    print(isinstance(spec.loader, importlib.machinery.SourceFileLoader), spec == importlib.util.find_spec(spec.name))
+    print(type(spec.loader), type(spec.loader) is importlib.machinery.SourceFileLoader, spec == importlib.util.find_spec(spec.name))
 finder = sys.path_importer_cache[sys.path[0] or __import__("os").getcwd()]
-print(isinstance(finder, importlib.machinery.FileFinder), finder, finder.path)
-print(importlib.util.find_spec("single.nothing") if False else importlib.util.find_spec("nothing"))
+print(type(finder), sys.path_hooks[-1].__qualname__, finder, finder.path)
+print(importlib.util.find_spec("nothing"))
 """
         self.as_without("-c", script, hits=3)
 
@@ -594,50 +594,93 @@ class Installing(Project):
     """Where the hook comes from, and that it goes without a trace."""
 
     def test_it_is_installed_once_and_removed_without_a_trace(self):
-        self.write("module.py", "VALUE = 1")
+        self.write("first.py", "VALUE = 1")
+        self.write("second.py", "VALUE = 2")
         script = """
 import sys
-before, kind = list(sys.path_hooks), None
+from importlib.machinery import FileFinder, SourceFileLoader
+def state():
+    return dict(vars(FileFinder)), dict(vars(SourceFileLoader)), list(sys.path_hooks), list(sys.meta_path)
+before, hooks = state(), list(sys.path_hooks)
 import rehydrate
+finders = dict(sys.path_importer_cache)
 rehydrate.install(); rehydrate.install()
-assert len(sys.path_hooks) == len(before) and sys.path_hooks != before
-assert not sys.path_importer_cache
-import module
+assert state() != before and (list(sys.path_hooks), sys.path_importer_cache) == (hooks, finders)
+import first
+assert rehydrate.status()["hook"]["installed"]
 rehydrate.uninstall(); rehydrate.uninstall()
-assert sys.path_hooks == before, sys.path_hooks
-assert not any(type(finder).__module__ == "rehydrate._hook" for finder in sys.path_importer_cache.values())
-kind = type(module.__loader__)
-del sys.modules["module"]
-import module
-print(kind.__module__, type(module.__loader__).__module__, rehydrate.status()["hook"]["installed"])
+assert state() == before
+import second
+counted = rehydrate.status()["hook"]
+assert not counted["installed"] and (counted["hits"], counted["misses"]) == (0, 1), counted
+assert type(first.__loader__) is type(second.__loader__) is SourceFileLoader
 rehydrate.install()
-print(rehydrate.status()["hook"]["installed"])
-"""
-        run = self.python("-c", script, hook=False)
-        self.assertEqual(run.stdout, "rehydrate._hook _frozen_importlib_external False\nTrue\n")
-
-    def test_path_hooks_of_others_stay_where_they_are(self):
-        script = """
-import sys
-def first(path): raise ImportError
-def between(path): raise ImportError
-def last(path): raise ImportError
-sys.path_hooks.insert(0, first); sys.path_hooks.insert(2, between); sys.path_hooks.append(last)
-before = list(sys.path_hooks)
-import rehydrate
-rehydrate.install()
-assert [a is b for a, b in zip(sys.path_hooks, before)] == [True, True, True, False, True], sys.path_hooks
-rehydrate.uninstall()
-assert sys.path_hooks == before
-rehydrate.install()
-sys.path_hooks.remove(first)
-rehydrate.uninstall()
-assert sys.path_hooks == before[1:]
-sys.path_hooks.clear()
-rehydrate.install()
-assert sys.path_hooks == [] and not rehydrate.status()["hook"]["installed"]
+assert rehydrate.status()["hook"]["installed"]
 """
         self.python("-c", script, hook=False)
+        self.assertTrue(self.cache("first.py").exists())
+        self.assertFalse(self.cache("second.py").exists())
+
+    def test_derived_loaders_and_finders_go_their_own_way(self):
+        self.write("module.py", "VALUE = 'source'")
+        script = """
+import importlib.machinery, importlib.util, sys
+from importlib.machinery import FileFinder, SourceFileLoader
+class Loader(SourceFileLoader):
+    def get_data(self, path):
+        return b"VALUE = 'derived'" if path.endswith(".py") else super().get_data(path)
+    def path_stats(self, path):
+        return {"mtime": 1, "size": 17}
+class Finder(FileFinder):
+    def _get_spec(self, loader_class, fullname, path, smsl, target):
+        return importlib.util.spec_from_file_location(fullname, path, loader=Loader(fullname, path))
+import module
+print(module.VALUE)
+del sys.modules["module"]
+sys.path_hooks.insert(0, Finder.path_hook((SourceFileLoader, [".py"])))
+sys.path_importer_cache.clear()
+import module
+print(module.VALUE, type(module.__loader__).__name__)
+"""
+        for hook in (False, True, True):
+            run = self.python("-B", "-c", script, hook=hook)
+            self.assertEqual(run.stdout, "source\nderived Loader\n")
+
+    def test_methods_that_somebody_else_replaced_come_back(self):
+        script = """
+from importlib.machinery import FileFinder, SourceFileLoader
+theirs = []
+def get_code(self, fullname, base=SourceFileLoader.get_code):
+    theirs.append(fullname)
+    return base(self, fullname)
+SourceFileLoader.get_code = get_code
+import rehydrate
+rehydrate.install()
+import module
+rehydrate.uninstall()
+assert "module" in theirs, theirs
+assert SourceFileLoader.get_code is get_code
+rehydrate.install()
+SourceFileLoader.get_code = get_code
+rehydrate.uninstall()
+assert SourceFileLoader.get_code is get_code
+"""
+        self.write("module.py")
+        self.python("-c", script, hook=False)
+
+    def test_loaders_that_are_made_by_hand(self):
+        path = self.write("script", "VALUE = __file__")
+        script = f"""
+import importlib.util
+from importlib.machinery import SourceFileLoader
+for path in ({str(path)!r}, "script"):
+    loader = SourceFileLoader("name", path)
+    spec = importlib.util.spec_from_file_location("name", path, loader=loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    print(module.VALUE, spec.cached, loader.get_code("name").co_filename)
+"""
+        self.as_without("-c", script)
 
     def test_a_pth_file_installs_it(self):
         site = self.folder / "site"
@@ -647,10 +690,11 @@ assert sys.path_hooks == [] and not rehydrate.status()["hook"]["installed"]
 import site
 site.addsitedir({str(site)!r})
 import module, rehydrate
-print(rehydrate.status()["hook"]["installed"], type(module.__loader__).__module__)
+print(rehydrate.status()["hook"]["installed"], type(module.__loader__).__name__)
 """
         run = self.python("-c", script, hook=False)
-        self.assertEqual((run.stdout, run.stderr), ("True rehydrate._hook\n", ""))
+        self.assertEqual((run.stdout, run.stderr), ("True SourceFileLoader\n", ""))
+        self.assertTrue(self.cache("module.py").exists())
 
     def test_a_script_installs_it_for_what_it_imports_later(self):
         self.write("before.py", "VALUE = 1")
@@ -676,7 +720,8 @@ sys.path.insert(0, "")
 rehydrate.install()
 rehydrate.uninstall()
 import module
-assert type(module.__loader__).__module__ == "_frozen_importlib_external", module.__loader__
+from importlib.machinery import SourceFileLoader
+assert "get_code" not in vars(SourceFileLoader) and not rehydrate.status()["hook"]["installed"]
 try:
     rehydrate.loads(b"")
 except ImportError as error:
