@@ -66,9 +66,9 @@ def compile_file(
     """Compile a .pyc, or a source, into an initializer, and return the path of that.
 
     The initializer of a .pyc has its header, and is written beside it as NAME.pyinit. That of a source is written where an
-    import looks for it, `__pycache__/NAME.cpython-313.pyinit`; *optimize* and *invalidation_mode* are those of
-    `py_compile.compile`, SOURCE_DATE_EPOCH included, and belong to sources alone. The .pyc of a source is neither read nor
-    written. *target* names another place.
+    import looks for it, `__pycache__/NAME.cpython-313.pyinit`, and so is the .pyc, without which an import would not believe
+    it; *optimize* and *invalidation_mode* are those of `py_compile.compile`, SOURCE_DATE_EPOCH included, and belong to
+    sources alone. *target* names another place for the initializer, and then no .pyc is written.
 
     Raises ValueError if a .pyc is refused, SyntaxError for a source that is not Python, FileExistsError if the target is
     not a regular file, and OSError.

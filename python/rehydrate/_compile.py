@@ -54,13 +54,19 @@ def compile_file(
         beside = path.removesuffix("pyc") + "pyinit"
     else:
         pyc = _pyc(path, optimize, invalidation_mode)
-        beside = initializer_path(_pyc_path(path, optimize))
+        pyc_path = _pyc_path(path, optimize)
+        beside = initializer_path(pyc_path)
+        if target is None:
+            _write(pyc_path, pyc, path)
     target = beside if target is None else os.fspath(target)
-    _check_target(target)
-    initializer = _native.compile_pyc(pyc, profile=profile, sharing=sharing)
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    _write_atomic(target, initializer, _calc_mode(path))
+    _write(target, _native.compile_pyc(pyc, profile=profile, sharing=sharing), path)
     return target
+
+
+def _write(target: str, data: bytes, source: str) -> None:
+    _check_target(target)
+    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    _write_atomic(target, data, _calc_mode(source))
 
 
 def initializer_path(pyc: str) -> str:

@@ -46,8 +46,7 @@ def missed(loader: SourceFileLoader, damage: str | None) -> None:
     try:
         pyc = cache_from_source(loader.path)
         target = pyc.removesuffix("pyc") + "pyinit"
-        if not sys.dont_write_bytecode:
-            _write(loader, pyc, target)
+        _write(loader, pyc, target)
         if damage is not None:
             _warn(target, damage)
     except Exception as error:
@@ -56,19 +55,25 @@ def missed(loader: SourceFileLoader, damage: str | None) -> None:
         _state["last_failure"] = f"{type(error).__name__}: {error}"
 
 
+def writes(pyc: str) -> bool:
+    """Whether importlib would write this .pyc, as far as can be told beforehand."""
+    return not sys.dont_write_bytecode and bool(_os.access(pyc.rpartition("/")[0] or ".", _os.W_OK))
+
+
 def _write(loader: SourceFileLoader, pyc: str, target: str) -> None:
     """Writes the initializer of the .pyc that importlib has just read or written, as importlib writes."""
+    # To compile takes longer than to import: not for a folder that cannot be written.
+    if not writes(pyc):
+        return
     try:
         with open(pyc, "rb") as file:
             compiled = file.read()
     except OSError:
         return
-    # To compile takes longer than to import: not for a folder that cannot be written.
-    if _os.access(pyc.rpartition("/")[0] or ".", _os.W_OK):
-        initializer = _native.compile_pyc(compiled)
-        # Makes a temporary file with the source's mode, and renames it; passes over a full disk and the like.
-        loader._cache_bytecode(loader.path, target, initializer)
-        _state["written"] += 1
+    initializer = _native.compile_pyc(compiled)
+    # Makes a temporary file with the source's mode, and renames it; passes over a full disk and the like.
+    loader._cache_bytecode(loader.path, target, initializer)
+    _state["written"] += 1
 
 
 def _warn(target: str, damage: str) -> None:

@@ -59,6 +59,7 @@ struct Hook {
     finder: Py<PyAny>,
     /// Of `rehydrate._hook`.
     missed: Py<PyAny>,
+    writes: Py<PyAny>,
     /// `importlib._bootstrap._verbose_message`, if the interpreter was started with -v.
     verbose: Option<Py<PyAny>>,
     is_very_verbose: bool,
@@ -93,6 +94,7 @@ impl Hook {
             loader: external.getattr("SourceFileLoader")?.unbind(),
             finder: external.getattr("FileFinder")?.unbind(),
             missed: own.getattr("missed")?.unbind(),
+            writes: own.getattr("writes")?.unbind(),
             verbose,
             is_very_verbose: verbosity > 1,
             is_utf8: encoding == "utf-8",
@@ -293,6 +295,7 @@ fn cached<'py>(
     let Some(naming) = Naming::of(hook.sys.bind(py))? else { return Ok(State::NotOurs) };
     let Some(stem) = naming.stem(source) else { return Ok(State::NotOurs) };
     let Ok(metadata) = fs::metadata(source) else { return Ok(State::NotOurs) };
+    let pyc = format!("{stem}pyc");
     let path = stem + "pyinit";
     audit_open(py, &path)?;
     // A file is read, not mapped: what was verified must not change. Most are small, and reading them is as fast.
@@ -315,6 +318,10 @@ fn cached<'py>(
         flags => return Ok(State::Damaged(format!("header flags {flags:#x} are unknown (at byte 0x4)"))),
     };
     if !is_current {
+        return Ok(State::Absent);
+    }
+    // Importlib would write the .pyc again: so it shall.
+    if !Path::new(&pyc).exists() && hook.writes.bind(py).call1((pyc,))?.is_truthy()? {
         return Ok(State::Absent);
     }
     match execute(py, bytes, Some(&filename)) {

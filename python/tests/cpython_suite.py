@@ -1,11 +1,11 @@
 """Runs CPython's own tests as they are, and with every module routed through the hook; compares them test by test.
 
-    python cpython_suite.py [-j N] [--cache DIR] [MODULE ...]
+    python cpython_suite.py [-j N] [--library DIR] [MODULE ...]
 
-First the standard library, tests included, is compiled into initializers, in a folder that PYTHONPYCACHEPREFIX names. Then
-each module is run by regrtest, in both ways, in the same environment but for the call of `rehydrate.install()`. A module
-whose tests differ is run again, and once more: what differs then is a difference, and the exit status is 1. (Some of them
-depend on the time, or on how busy the machine is.)
+First the standard library, tests included, is copied, so that the interpreter's own folders stay as they are, and the copy
+is compiled into initializers. Then each module is run by regrtest from the copy, in both ways, in the same environment but
+for the call of `rehydrate.install()`. A module whose tests differ is run again, and once more: what differs then is a
+difference, and the exit status is 1. (Some tests depend on the time, or on how busy the machine is.)
 """
 
 import argparse
@@ -57,8 +57,8 @@ SKIPPED = r"bad_coding|badsyntax|bad_grammar|lib2to3/tests/data|site-packages|di
 class Suite:
     """Where the runs of an interpreter take place."""
 
-    def __init__(self, folder, cache):
-        self.folder, self.cache = folder, cache
+    def __init__(self, folder, library):
+        self.folder, self.library = folder, library
         for name, text in [("hook", HOOK), ("plain", "")]:
             (folder / name).mkdir()
             (folder / name / "sitecustomize.py").write_text(text)
@@ -66,19 +66,20 @@ class Suite:
 
     def environment(self, way):
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        path = [self.folder / way, Path(rehydrate.__file__).parent.parent]
+        path = [self.folder / way, Path(rehydrate.__file__).parent.parent, self.library]
         return clean | {
             "PYTHONPATH": os.pathsep.join(map(str, path)),
-            "PYTHONPYCACHEPREFIX": str(self.cache),
             "REHYDRATE_NOTES": str(self.folder / "notes"),
         }
 
     def warm(self, workers):
-        """Compiles the standard library."""
-        library = sysconfig.get_path("stdlib")
-        command = [sys.executable, "-m", "rehydrate", "compile", "-qq", "-j", str(workers), "-x", SKIPPED, library]
+        """Copies the standard library, and compiles it; gives the number of initializers."""
+        if not self.library.exists():
+            left_out = shutil.ignore_patterns("__pycache__", "site-packages", "dist-packages", "lib-dynload", "config-*")
+            shutil.copytree(sysconfig.get_path("stdlib"), self.library, symlinks=True, ignore=left_out)
+        command = [sys.executable, "-m", "rehydrate", "compile", "-qq", "-j", str(workers), "-x", SKIPPED, str(self.library)]
         subprocess.run(command, env=self.environment("plain"), check=False)
-        return sum(1 for _ in self.cache.rglob("*.pyinit"))
+        return sum(1 for _ in self.library.rglob("*.pyinit"))
 
     def run(self, module, way):
         """The results of a module's tests, by their names; under "" that of the module."""
@@ -133,12 +134,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=MODULES)
     parser.add_argument("-j", "--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--cache", type=Path, help="keep the compiled standard library here")
+    parser.add_argument("--library", type=Path, help="keep the copy of the standard library here")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rehydrate-suite-"))
     different, n_tests, n_modules = [], 0, 0
     try:
-        suite = Suite(folder, given.cache or folder / "cache")
+        suite = Suite(folder, given.library or folder / "library")
         print(f"{sys.version}: {suite.warm(given.workers)} initializers", flush=True)
         with ThreadPoolExecutor(given.workers) as pool:
             for module, lines, count, runs, status in pool.map(lambda module: compare(suite, module), given.modules):

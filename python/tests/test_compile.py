@@ -28,7 +28,7 @@ class CompileFile(Project):
         stat = path.stat()
         flags, mtime, size = struct.unpack("<III", header(target)[4:])
         self.assertEqual((flags, mtime, size), (0, int(stat.st_mtime), stat.st_size))
-        self.assertFalse(self.cache("module.py", "pyc").exists())
+        self.assertEqual(header(self.cache("module.py", "pyc")), header(target))
         run = self.python("-c", "import module; print(module.VALUE)")
         self.assertEqual((run.stdout, run.hook["missed"]), ("1\n", []))
 
@@ -67,6 +67,7 @@ class CompileFile(Project):
         target = self.root / "new" / "folders" / "x.bin"
         self.assertEqual(rehydrate.compile_file(path, target), str(target))
         self.assertEqual(os.listdir(target.parent), ["x.bin"])
+        self.assertFalse(self.cache("module.py", "pyc").exists())
 
     def test_what_is_no_regular_file_is_not_replaced(self):
         path = self.write("module.py", "VALUE = 1")

@@ -76,6 +76,18 @@ class Caches(Project):
         self.shows("1")
         self.assertEqual(self.shows("1").hook["missed"], [])
 
+    def test_a_pyc_that_is_missing_is_written_again(self):
+        self.write("module.py", "VALUE = 1")
+        self.shows("1")
+        pyc = self.cache("module.py", "pyc")
+        pyc.unlink()
+        # Where nothing is written, nothing is missed.
+        self.assertEqual(self.shows("1", "-B").hook["missed"], [])
+        self.assertFalse(pyc.exists())
+        self.assertEqual(self.shows("1").hook["missed"], ["module"])
+        self.assertTrue(pyc.exists())
+        self.assertEqual(self.shows("1").hook["missed"], [])
+
     def test_checked_hashes_are_checked(self):
         path = self.write("module.py", "VALUE = 1")
         self.compiled("--invalidation-mode", "checked-hash")
