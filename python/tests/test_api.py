@@ -1,6 +1,7 @@
 """The public functions: what they take, what they give, and how they refuse."""
 
 import ast
+import doctest
 import inspect
 import marshal
 import mmap
@@ -373,6 +374,11 @@ class Public(unittest.TestCase):
         without, with_them = _native.compile_pyc(pyc), _native.compile_pyc(pyc, source_flags=True)
         self.assertLess(len(without), len(with_them))
         self.assertIsNone(difference(rehydrate.loads(without), rehydrate.loads(with_them)))
+
+    def test_the_examples_of_the_readme(self):
+        readme = Path(__file__).parent.parent / "README.md"
+        result = doctest.testfile(str(readme), module_relative=False)
+        self.assertEqual((result.failed, result.attempted), (0, 4))
 
     def test_threads_load_at_once(self):
         stream = rehydrate.dumps(function.__code__)
