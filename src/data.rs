@@ -60,9 +60,9 @@ impl<'v> Data<'v> {
         number.ok_or_else(|| self.error(Section::Counts, ErrorKind::BadVarint("the counts")))
     }
 
-    pub(crate) fn table(&mut self, field: Field, python: Python) -> Result<Table> {
+    pub(crate) fn table(&mut self, op: Op, field: Field, python: Python) -> Result<Table> {
         let number = self.count()?;
-        Ok(Table::of(number, field == Field::Code && has_caches(python)))
+        Ok(Table::of(number, field == Field::Code && has_caches(python), op))
     }
 
     /// A str of an instruction that makes many.
@@ -108,7 +108,8 @@ impl<'v> Data<'v> {
         Ok(())
     }
 
-    fn reference(&mut self) -> Result<u32> {
+    #[inline]
+    pub(crate) fn reference(&mut self) -> Result<u32> {
         let at = &mut self.at[Section::References as usize];
         let number = varint::read(self.sections[Section::References as usize], at);
         number.ok_or_else(|| self.error(Section::References, ErrorKind::BadVarint("the references")))

@@ -42,7 +42,7 @@
 extern crate self as rehydrate;
 
 pub mod asm;
-mod caches;
+pub mod caches;
 pub mod canonical;
 pub mod check;
 pub mod cli;
