@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -23,10 +24,21 @@ use crate::cache::{self, Header, Naming};
 use crate::convert::own_magic;
 use crate::execute::execute;
 
-// Of the stable ABI; pyo3-ffi does not declare them.
+// Public functions that pyo3-ffi does not declare.
 unsafe extern "C" {
     fn PyInstanceMethod_New(callable: *mut ffi::PyObject) -> *mut ffi::PyObject;
     fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
+
+}
+
+/// Calls a function of ours that a debugger or a profiler need not see: importlib's, which they skip, has no such call.
+fn call_untraced<'py>(function: &Bound<'py, PyAny>, args: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: we are attached, and so is this thread again when the call returns.
+    unsafe { ffi::PyThreadState_EnterTracing(ffi::PyThreadState_Get()) };
+    let result = function.call1(args);
+    // SAFETY: as above; what was entered is left once.
+    unsafe { ffi::PyThreadState_LeaveTracing(ffi::PyThreadState_Get()) };
+    result
 }
 
 /// Makes a method of a function that is not written in Python.
@@ -238,7 +250,7 @@ pub(crate) fn get_code<'py>(loader: &Bound<'py, PyAny>, fullname: &Bound<'py, Py
     };
     MISSES.fetch_add(1, Ordering::Relaxed);
     let code = hook.base_get_code.bind(py).call1((loader, fullname))?;
-    hook.missed.bind(py).call1((loader, why))?;
+    call_untraced(hook.missed.bind(py), (loader, why))?;
     Ok(code)
 }
 
@@ -321,7 +333,7 @@ fn cached<'py>(
         return Ok(State::Absent);
     }
     // Importlib would write the .pyc again: so it shall.
-    if !Path::new(&pyc).exists() && hook.writes.bind(py).call1((pyc,))?.is_truthy()? {
+    if !Path::new(&pyc).exists() && call_untraced(hook.writes.bind(py), (pyc,))?.is_truthy()? {
         return Ok(State::Absent);
     }
     match execute(py, bytes, Some(&filename)) {

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import unittest
+import warnings
 
 import fuzz
 

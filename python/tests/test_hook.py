@@ -547,6 +547,26 @@ print(importlib.machinery.PathFinder.find_spec("module").origin)
         self.assertIn("trying", self.python("-vv", "-c", "import module").stderr)
         self.assertIn("module", self.python("-X", "importtime", "-c", "import module").stderr)
 
+    def test_debuggers_and_profilers_see_what_they_see_without(self):
+        self.write("module.py", "def f():\n    return 1\n\nVALUE = f()\n")
+        script = """
+import sys
+seen = []
+def note(frame, event, arg):
+    if "importlib" not in frame.f_code.co_filename:
+        seen.append((event, frame.f_code.co_filename, frame.f_code.co_name, frame.f_lineno))
+    return note
+sys.settrace(note)
+import module
+sys.settrace(None)
+sys.setprofile(lambda frame, event, arg: event.startswith("c_") or note(frame, event, arg))
+del sys.modules["module"]
+import module
+sys.setprofile(None)
+print(seen)
+"""
+        self.as_without("-c", script)
+
     def test_what_is_opened_is_audited(self):
         self.write("module.py", "VALUE = 1")
         script = """
