@@ -15,15 +15,7 @@ import sys
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from py_compile import PycInvalidationMode, _get_default_invalidation_mode
-from typing import TYPE_CHECKING, NamedTuple
-
-# Those that importlib and py_compile write with.
-from _frozen_importlib_external import (
-    _calc_mode,
-    _code_to_hash_pyc,
-    _code_to_timestamp_pyc,
-    _write_atomic,
-)
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _native
 
@@ -33,6 +25,9 @@ if TYPE_CHECKING:
     from ._native import Profile, Sharing
 
 HEADER_LEN = 16
+
+#: What importlib and py_compile write with.
+_external: Any = sys.modules["_frozen_importlib_external"]
 
 
 def compile_file(
@@ -66,7 +61,7 @@ def compile_file(
 def _write(target: str, data: bytes, source: str) -> None:
     _check_target(target)
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    _write_atomic(target, data, _calc_mode(source))
+    _external._write_atomic(target, data, _external._calc_mode(source))
 
 
 def initializer_path(pyc: str) -> str:
@@ -95,9 +90,9 @@ def _pyc(path: str, optimize: int, mode: PycInvalidationMode | None) -> bytes:
     source = loader.get_data(path)
     code = loader.source_to_code(source, path, _optimize=optimize)
     if mode == PycInvalidationMode.TIMESTAMP:
-        return bytes(_code_to_timestamp_pyc(code, stats["mtime"], stats["size"]))
+        return bytes(_external._code_to_timestamp_pyc(code, stats["mtime"], stats["size"]))
     is_checked = mode == PycInvalidationMode.CHECKED_HASH
-    return bytes(_code_to_hash_pyc(code, importlib.util.source_hash(source), is_checked))
+    return bytes(_external._code_to_hash_pyc(code, importlib.util.source_hash(source), is_checked))
 
 
 class Order(NamedTuple):
@@ -126,7 +121,7 @@ def compile_source(order: Order, path: str) -> bool:
         order.force,
         order.rx,
         order.quiet,
-        optimize=order.levels,
+        optimize=order.levels,  # type: ignore[arg-type]  # typeshed has no lists
         invalidation_mode=order.invalidation_mode,
         stripdir=order.stripdir,
         prependdir=order.prependdir,

@@ -29,14 +29,14 @@ _CASE_INSENSITIVE = ("win", "cygwin", "darwin", "ios", "tvos", "watchos")
 
 
 #: Importlib's own methods, which ours call for everything rare.
-base_get_code = SourceFileLoader.get_code
-base_find_spec = FileFinder.find_spec
+base_get_code: Any = SourceFileLoader.get_code
+base_find_spec: Any = FileFinder.find_spec
 
-get_code = _native.method(_native.get_code)
-find_spec = _native.method(_native.find_spec)
+get_code: Any = _native.method(_native.get_code)
+find_spec: Any = _native.method(_native.find_spec)
 
 
-def missed(loader: SourceFileLoader, damage: str | None) -> None:
+def missed(loader: Any, damage: str | None) -> None:
     """Makes good what was missing when `loader` loaded a module without an initializer.
 
     `damage` says what is wrong with the one there is; that it is stale needs no words.
@@ -60,7 +60,7 @@ def writes(pyc: str) -> bool:
     return not sys.dont_write_bytecode and bool(_os.access(pyc.rpartition("/")[0] or ".", _os.W_OK))
 
 
-def _write(loader: SourceFileLoader, pyc: str, target: str) -> None:
+def _write(loader: Any, pyc: str, target: str) -> None:
     """Writes the initializer of the .pyc that importlib has just read or written, as importlib writes."""
     # To compile takes longer than to import: not for a folder that cannot be written.
     if not writes(pyc):
@@ -80,12 +80,12 @@ def _warn(target: str, damage: str) -> None:
     """Says once in a process that an initializer is damaged; the first one stands for all."""
     if _state["warning"] is not None:
         return
-    _state["warning"] = f"{target} is not used: {damage}"
+    _state["warning"] = text = f"{target} is not used: {damage}"
     import warnings
 
     # With -W error this would end an import that can go on.
     try:
-        warnings.warn(_state["warning"], RuntimeWarning, stacklevel=3)
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     except RuntimeWarning as warning:
         print(f"RuntimeWarning: {warning}", file=sys.stderr)
 

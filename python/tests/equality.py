@@ -49,20 +49,12 @@ def is_interned(text):
     return ctypes.c_uint32.from_address(id(text) + 4 * ctypes.sizeof(ctypes.c_void_p)).value & 3 != 0
 
 
-def attributes(code):
-    """The names of all attributes of code objects that are no methods."""
-    return [
-        name
-        for name in dir(code)
-        if name.startswith(("co_", "_co_")) and not callable(getattr(code, name, None)) and not _is_volatile(name)
-    ]
-
-
-def _is_volatile(name):
-    # What the interpreter itself changes as the code runs.
-    return name in ("_co_cached",)
-
-
+#: All attributes of code objects that are no methods. What the interpreter itself changes as the code runs is left out.
+ATTRIBUTES = [
+    name
+    for name in dir(CODE)
+    if name.startswith(("co_", "_co_")) and not callable(getattr(CODE, name)) and name != "_co_cached"
+]
 METHODS = [name for name in ("co_lines", "co_positions", "co_branches") if hasattr(CODE, name)]
 
 
@@ -98,7 +90,7 @@ def _describe(kind, value, interning):
         listed = "; ".join(f"{name} {list(getattr(value, name)())}" for name in METHODS)
         again = value.replace()
         same = (again == value, hash(again) == hash(value), hash(value) == hash(value))
-        children = [(f".{name}", getattr(value, name)) for name in attributes(value)]
+        children = [(f".{name}", getattr(value, name)) for name in ATTRIBUTES]
         return f"code; {listed}; replace {same}", children
     if kind is str:
         mark = (" interned" if is_interned(value) else " not interned") if interning else ""

@@ -147,7 +147,7 @@ def read_all(value):
                 continue
             seen.add(id(value))
         if isinstance(value, equality.CODE):
-            for name in equality.attributes(value):
+            for name in equality.ATTRIBUTES:
                 todo.append(getattr(value, name))
             for name in equality.METHODS:
                 for entry in getattr(value, name)():

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import unittest
-import warnings
 
 import fuzz
 
@@ -12,21 +11,21 @@ class Fuzz(unittest.TestCase):
     def test_damaged_streams(self):
         self.assertEqual(fuzz.run(2000, seed=1, report=lambda line: None), [])
 
-    def test_some_damaged_streams_load(self):
-        warnings.simplefilter("ignore", DeprecationWarning)
-        self.addCleanup(warnings.resetwarnings)
+    def test_of_each_kind_of_damage_some_streams_load(self):
         damage = fuzz.Damage(1)
         kinds = {}
         for number in range(600):
             how, stream = damage.stream(number)
             try:
-                fuzz.read_all(fuzz.rehydrate.loads(bytes(stream)))
+                # What loads is not read here: that is for children, which may crash.
+                fuzz.rehydrate.loads(bytes(stream))
                 kinds.setdefault(how, []).append(True)
-            except Exception:
+            except ValueError:
                 kinds.setdefault(how, []).append(False)
         self.assertEqual(set(kinds), {"nothing", "byte", "bytes", "numbers", "cut", "splice", "swap", "made_up", "listing"})
         self.assertTrue(all(kinds["nothing"]))
-        for how in ("byte", "numbers", "swap", "listing"):
+        self.assertTrue(any(kinds["listing"]))
+        for how in ("byte", "numbers", "swap"):
             self.assertTrue(any(kinds[how]), how)
             self.assertFalse(all(kinds[how]), how)
 
