@@ -219,7 +219,7 @@ def run(runs, seed, first=0, report=print):
             break
         number = int(last) if last.isdigit() else at
         how, stream = Damage(seed).stream(number)
-        path = os.path.join(tempfile.gettempdir(), f"rehydrate-fuzz-{seed}-{number}.stream")
+        path = os.path.join(tempfile.gettempdir(), f"rehydrate-fuzz-{sys.implementation.cache_tag}-{seed}-{number}.stream")
         with open(path, "wb") as file:
             file.write(stream)
         wrong.append(f"stream {number} ({how}), now in {path}: exit status {status}\n{complaint[-2000:]}")
