@@ -1,6 +1,13 @@
 //! Loads module initializers inside CPython.
+//!
+//! [`execute`] builds the objects; everything else here gives it streams: [`convert`] those that Python code has in hand,
+//! [`hook`] those of an import. Python's side of the package stands in `rehydrate/`.
 
+mod bytes;
+mod cache;
+mod convert;
 mod execute;
+mod hook;
 mod layout;
 mod make;
 mod names;
@@ -8,54 +15,49 @@ mod probe;
 
 use pyo3::prelude::*;
 
+/// The native half of the package rehydrate, which documents what is public.
 #[pymodule]
 mod _native {
     use super::*;
-    use crate::execute;
-    use pyo3::exceptions::PyValueError;
-    use pyo3::types::{PyBytes, PyDict, PyString};
+    use pyo3::exceptions::PyImportError;
+    use pyo3::ffi;
+    use pyo3::types::{PyBytes, PyDict};
     use std::ffi::OsString;
 
-    /// Placeholder.
-    #[pyfunction]
-    #[pyo3(signature = (data, /, *, filename=None))]
-    fn loads<'py>(
-        py: Python<'py>,
-        data: &[u8],
-        filename: Option<&Bound<'py, PyString>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        execute::execute(py, data, filename)
-    }
+    #[pymodule_export]
+    use super::convert::{assemble, compile_pyc, disassemble, dumps, explain, load, loads, verify};
+    #[pymodule_export]
+    use super::hook::{counts, find_spec, get_code, method};
 
+    /// What the executor knows of this interpreter, and which of its paths are active.
     #[pyfunction]
     fn status(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         execute::status(py)
     }
 
+    /// Makes code objects in another way from now on, or, without a name, in the fastest one that is possible: `direct`,
+    /// `constructor` or `marshal`. For tests and benchmarks.
     #[pyfunction]
     #[pyo3(signature = (path=None))]
     fn _force_path(py: Python<'_>, path: Option<&str>) -> PyResult<()> {
         execute::force_path(py, path)
     }
 
+    /// Does what a command line says, the name of the program first, and gives the exit status.
     #[pyfunction]
-    fn dumps<'py>(py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let bad = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
-        let dump = py.import("marshal")?.call_method1("dumps", (value,))?;
-        let dump: &[u8] = dump.extract()?;
-        let v = py.version_info();
-        let python = rehydrate::Python::new(v.minor).unwrap();
-        let rehydrate::Input::Source(source) = rehydrate::Input::read(dump, Some(python)).map_err(bad)? else {
-            unreachable!()
-        };
-        let options =
-            rehydrate::Options { profile: rehydrate::Profile::Load, source_flags: false, ..Default::default() };
-        Ok(PyBytes::new(py, &rehydrate::compile(&source, options).map_err(bad)?.encode().map_err(bad)?))
+    fn _main(py: Python<'_>, args: Vec<OsString>) -> u8 {
+        py.detach(|| rehydrate::cli::main(args))
     }
 
-    /// Placeholder.
-    #[pyfunction]
-    fn _main(args: Vec<OsString>) -> u8 {
-        rehydrate::cli::main(args)
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // What is found out once is kept for the process, objects included, and they are the main interpreter's. CPython
+        // refuses us itself, but only in isolated subinterpreters, from 3.12 on.
+        // SAFETY: we are attached.
+        if unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } != 0 {
+            return Err(PyImportError::new_err("rehydrate cannot be loaded into a subinterpreter"));
+        }
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("STREAM_START", PyBytes::new(module.py(), &convert::stream_start(module.py())))
     }
 }
