@@ -143,13 +143,24 @@ enum Bytecode<'v> {
 
 /// Str that say how often they are used.
 #[derive(Debug, Clone, Copy)]
-struct Batch {
+struct Batch<'v> {
     /// Where they are made.
     at: usize,
     /// The first of them.
     slot: usize,
-    /// How many stand in [`Verifier::stated`] before them.
-    n_before: usize,
+    n: u32,
+    /// The counts from theirs on.
+    counts: &'v [u8],
+}
+
+impl Batch<'_> {
+    /// How often one of them says that it is used.
+    fn stated(self, number: usize) -> Option<u32> {
+        let mut at = 0;
+        let mut number_of = |_| varint::read(self.counts, &mut at);
+        // Each has its length before it.
+        (0..2 * number + 2).map(&mut number_of).last()?
+    }
 }
 
 impl Value {
@@ -246,9 +257,7 @@ struct Verifier<'v, E> {
     bytes: Vec<&'v [u8]>,
     /// By slot, as far as one of them says how often it is used: how many of these uses were not seen, modulo 2³².
     unseen: Vec<u32>,
-    /// How often each of those that say it is used, in order.
-    stated: Vec<u32>,
-    batches: Vec<Batch>,
+    batches: Vec<Batch<'v>>,
     /// The pieces of bytecode that stand in the data, by number.
     bytecodes: Vec<Bytecode<'v>>,
     /// By section of tables: the others that stand there, by number.
@@ -280,7 +289,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
             unseen: Vec::new(),
-            stated: Vec::new(),
             batches: Vec::new(),
             bytecodes: Vec::new(),
             tables: Default::default(),
@@ -323,7 +331,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     fn step(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
         let Instruction { op, oparg } = instruction;
-        self.check_operand(instruction)?;
+        if !(oparg < 0x100 && takes_any_byte(op)) {
+            self.check_operand(instruction)?;
+        }
         let needed = self.needed(instruction)?;
         if needed > self.stack.len() as u64 {
             return Err(self.underflow(instruction, needed).into());
@@ -606,12 +616,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Refuses a str that is copied more or less often than it says.
     fn check_uses(&self) -> Result<()> {
-        for (number, batch) in self.batches.iter().enumerate() {
-            let n_after = self.batches.get(number + 1).map_or(self.stated.len(), |next| next.n_before);
-            let stated = &self.stated[batch.n_before..n_after];
-            let unseen = &self.unseen[batch.slot..batch.slot + stated.len()];
-            if let Some((stated, unseen)) = stated.iter().zip(unseen).find(|(_, unseen)| **unseen != 0) {
-                let kind = ErrorKind::WrongUses { stated: *stated, seen: stated.wrapping_sub(*unseen) };
+        for batch in &self.batches {
+            let unseen = &self.unseen[batch.slot..batch.slot + batch.n as usize];
+            if let Some(number) = unseen.iter().position(|unseen| *unseen != 0) {
+                let stated = batch.stated(number).unwrap_or_default();
+                let kind = ErrorKind::WrongUses { stated, seen: stated.wrapping_sub(unseen[number]) };
                 return Err(Error::at(kind, batch.at).inside("the instructions"));
             }
         }
@@ -654,11 +663,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let slot = self.stack.len();
         if op.counts_uses() {
             self.unseen.resize(slot, 0);
-            self.batches.push(Batch { at: self.at, slot, n_before: self.stated.len() });
+            self.batches.push(Batch { at: self.at, slot, n: oparg, counts: self.data.rest(Section::Counts) });
             // As many as can be, whatever the operand says: each has a hash.
             let n = (oparg as usize).min(self.data.rest(Section::Hashes).len() / 4);
             self.unseen.reserve(n);
-            self.stated.reserve(n);
             self.stack.reserve(n);
         }
         for _ in 0..oparg {
@@ -671,7 +679,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                         self.check_name(instruction, text, hash)?;
                     }
                     self.unseen.push(stated);
-                    self.stated.push(stated);
                 }
                 _ if !text.is_ascii() => return Err(self.wrong(instruction, "the text is not ASCII").into()),
                 _ => {}
@@ -915,6 +922,29 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Error::at(ErrorKind::StackUnderflow { mnemonic, needed, depth }, self.at).inside("the instructions")
     }
 }
+
+/// Whether every operand of one byte is in range.
+#[inline(always)]
+fn takes_any_byte(op: Op) -> bool {
+    matches!(
+        op,
+        Op::LoadInt
+            | Op::LoadChar
+            | Op::LoadCommonName
+            | Op::LoadFast
+            | Op::Copy
+            | Op::MakeString
+            | Op::MakeStringUtf8
+            | Op::MakeStringInterned
+            | Op::MakeStringInternedUtf8
+            | Op::MakeBytes
+            | Op::MakeLong
+            | Op::BuildTuple
+            | Op::BuildTupleFrom
+    )
+}
+
+const _: () = assert!(common::NAMES.len() == 256);
 
 /// Most tables that a code object of any version has.
 const MAX_TABLES: usize = 4;

@@ -989,8 +989,14 @@ fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
     if code.iter().fold(false, |strange, unit| strange | is_strange(unit)) {
         return false;
     }
-    let goes_beyond = |(at, [opcode, _]): (usize, &[u8; 2])| usize::from(reach[usize::from(*opcode)]) > at + 1;
-    !code.iter().rev().take(MOST_UNITS - 1).enumerate().any(goes_beyond)
+    match code.last_chunk::<{ MOST_UNITS - 1 }>() {
+        // Nothing branches on what stands there.
+        Some(tail) => {
+            let goes_beyond = |at: usize| usize::from(reach[usize::from(tail[at][0])]) > tail.len() - at;
+            !(0..tail.len()).fold(false, |beyond, at| beyond | goes_beyond(at))
+        }
+        None => code.iter().rev().zip(1u8..).all(|([opcode, _], left)| reach[usize::from(*opcode)] <= left),
+    }
 }
 
 fn frozen_dict(py: Python<'_>, dict: *mut PyObject) -> *mut PyObject {
