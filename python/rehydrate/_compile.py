@@ -200,8 +200,8 @@ DESCRIPTION = """\
 Compile sources into .pyc files, where those are missing or stale, and each .pyc into the initializer beside it,
 __pycache__/NAME.pyinit, which imports use once rehydrate.install() was called.
 
-Without --profile load, and with a .pyc, a __pycache__ folder, - or --out-dir, this is the command of the Rust tool:
-see `rehydrate compile module.pyc --help`.
+With a .pyc, a .marshal, a __pycache__ folder or - among its arguments, or with --out-dir, --output or --python, this is the
+command of the Rust tool instead: see `rehydrate compile module.pyc --help`.
 """
 
 

@@ -85,7 +85,7 @@ class Suite:
         """The results of a module's tests, by their names; under "" that of the module."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             report = Path(folder, "report.xml")
-            command = [sys.executable, "-m", "test", "--timeout", "600", "--junit-xml", str(report), module]
+            command = [sys.executable, "-m", "test", "--timeout", "240", "--junit-xml", str(report), module]
             process = subprocess.run(
                 command, cwd=folder, env=self.environment(way), capture_output=True, text=True, errors="replace"
             )

@@ -260,12 +260,16 @@ class Filenames(unittest.TestCase):
     def test_filename_replaces_that_of_the_module_where_it_stands(self):
         module = compile(self.SOURCE, "old.py", "exec")
         inner = module.co_consts[0]
-        other = inner.replace(co_filename="other.py")
+        others = [
+            constant.replace(co_filename="other.py") if isinstance(constant, CODE) else constant
+            for constant in inner.co_consts
+        ]
+        other = inner.replace(co_filename="other.py", co_consts=tuple(others))
         module = module.replace(co_consts=(other, *module.co_consts[1:]))
         for profile in PROFILES:
             loaded = rehydrate.loads(rehydrate.dumps(module, profile=profile), filename="new.py")
             self.assertEqual(loaded.co_filename, "new.py")
-            # As of marshal and _fix_co_filename: one that has another name keeps it, with all that is in it.
+            # As of marshal and _fix_co_filename: one that has another name keeps it.
             wanted = marshal.loads(marshal.dumps(module))
             __import__("_imp")._fix_co_filename(wanted, "new.py")
             self.assertIsNone(difference(wanted, loaded))
