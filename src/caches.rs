@@ -34,7 +34,8 @@ static ENTRIES: LazyLock<Vec<Option<Entries>>> = LazyLock::new(|| {
     all
 });
 
-fn entries(python: Python) -> Option<&'static Entries> {
+/// The entries of a version, by opcode; `None` where it has no inline caches.
+pub(crate) fn entries(python: Python) -> Option<&'static Entries> {
     ENTRIES[usize::from(python.minor())].as_ref()
 }
 
