@@ -262,6 +262,9 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         for number in 0..self.codes.len() {
             for (field, tuple) in fields(self.graph, self.codes[number]) {
                 if field.kind() == FieldKind::Str {
+                    if self.text_numbers[tuple.index()] == NONE {
+                        self.add_text(tuple);
+                    }
                     continue;
                 }
                 if !self.is_listed(field, tuple) {
@@ -285,7 +288,7 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
             if self.constant_numbers[id.index()] == NONE && self.is_shared(id) {
                 self.add_constant(id);
             }
-            if self.text_numbers[id.index()] == NONE && self.str(id).is_some() {
+            if self.text_numbers[id.index()] == NONE && self.str(id).is_some() && self.class(id) == Class::Lazy {
                 self.add_text(id);
             }
         }
@@ -420,7 +423,8 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         (0..).zip(&classes).for_each(|(at, class)| places.add(at, *class));
         let mut made = Vec::new();
         for (field, table) in tables(graph, id) {
-            if field == Field::Code && self.make_bytecode(table, python, (&classes, places), bytecodes, &mut record, &mut made)
+            if field == Field::Code
+                && self.make_bytecode(table, python, (&classes, places), bytecodes, &mut record, &mut made)
             {
                 continue;
             }
@@ -439,7 +443,14 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
             };
         }
         let mut out = Vec::new();
-        write_code(self.options.layout, python, &record, scratch, self.ranges[number][Field::Consts as usize], &mut out);
+        write_code(
+            self.options.layout,
+            python,
+            &record,
+            scratch,
+            self.ranges[number][Field::Consts as usize],
+            &mut out,
+        );
         out
     }
 
@@ -714,7 +725,9 @@ impl Parts<'_> {
     fn encode_compact(&self, file: &mut Vec<u8>) -> Result<()> {
         let mut constants = Vec::with_capacity(self.constants.len());
         for constant in &self.constants {
-            let Entry::Own((max_stack, wordcode)) = constant else { unreachable!("the compact layout has no redirects") };
+            let Entry::Own((max_stack, wordcode)) = constant else {
+                unreachable!("the compact layout has no redirects")
+            };
             let mut out = Vec::with_capacity(wordcode.len() + 1);
             varint::write(&mut out, *max_stack);
             out.extend_from_slice(wordcode);

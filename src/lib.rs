@@ -77,7 +77,7 @@ pub mod verify;
 pub mod vm;
 
 pub use asm::assemble;
-pub use check::check;
+pub use check::{check, check_lazy};
 pub use compare::{Sameness, difference};
 pub use compile::{Options, compile, decompile, write_canonical};
 pub use dehydrate::{LazyOptions, dehydrate, turn_back};

@@ -77,7 +77,7 @@ fn readable(text: String, max_lines: usize) -> Option<String> {
 fn source(example: &Example) -> Source<'_> {
     match Input::read(&example.file, Some(example.python)) {
         Ok(Input::Source(source)) => source,
-        Ok(Input::Initializer(_)) => panic!("{} is an initializer", example.name),
+        Ok(Input::Initializer(_) | Input::Lazy(_)) => panic!("{} is an initializer", example.name),
         Err(error) => panic!("{}: {error}", example.name),
     }
 }

@@ -81,7 +81,7 @@ fn normalize(
             let header = source.header.map_or(&[][..], |header| header.bytes());
             [header, &rehydrate::write_canonical(&source.dump.heap, source.dump.root)?].concat()
         }
-        Input::Initializer(_) => {
+        Input::Initializer(_) | Input::Lazy(_) => {
             let why = "is an initializer: decompile --canonical writes its canonical dump";
             return Err(Failure::Refused(why.to_owned()));
         }

@@ -146,6 +146,8 @@ pub struct Machine<'c> {
     container: &'c Container<'c>,
     heap: Heap<'c>,
     codes: Vec<(u32, State)>,
+    /// The numbers of the code objects, in the order in which they were made.
+    numbers: Vec<u32>,
     constants: Vec<Constant>,
     /// Twice the number of a str, and 1 if it is interned: the object.
     texts: Vec<u32>,
@@ -186,6 +188,7 @@ impl<'c> Machine<'c> {
             container,
             heap: Heap::new(container.python()),
             codes: vec![(NONE, State::Dehydrated); count(What::Code)],
+            numbers: Vec::new(),
             constants: vec![Constant::New; count(What::Constant)],
             texts: vec![NONE; 2 * count(What::Text)],
             blobs: vec![NONE; count(What::Blob)],
@@ -225,6 +228,29 @@ impl<'c> Machine<'c> {
     /// The objects so far. A code object that is dehydrated stands there empty.
     pub fn heap(&self) -> &Heap<'c> {
         &self.heap
+    }
+
+    pub(crate) fn container(&self) -> &'c Container<'c> {
+        self.container
+    }
+
+    /// The code object of a number, if anybody needed it.
+    pub(crate) fn object(&self, code: u32) -> Option<ObjectId> {
+        let code = self.container.resolve(What::Code, code).ok()?;
+        let (object, _) = self.codes[code as usize];
+        (object != NONE).then(|| ObjectId::from_number(object))
+    }
+
+    /// The number of a code object.
+    pub(crate) fn number_of(&self, object: ObjectId) -> Option<u32> {
+        let Object::Code(id) = self.heap[object] else { return None };
+        self.numbers.get(id.index()).copied()
+    }
+
+    /// The value of a constant, built now if it was not before.
+    pub(crate) fn built(&mut self, constant: u32) -> Result<ObjectId> {
+        let cause = Cause::Constant(constant);
+        self.constant(constant, cause).map(|value| value.object)
     }
 
     /// How far the code object of a number is hydrated.
@@ -341,7 +367,9 @@ impl<'c> Machine<'c> {
 
     /// A code object as it is; an empty one if it is dehydrated.
     fn code_object(&mut self, number: u32) -> Result<ObjectId> {
-        let Some((object, _)) = self.codes.get(number as usize) else { return Err(no_such(What::Code, number, self.codes.len())) };
+        let Some((object, _)) = self.codes.get(number as usize) else {
+            return Err(no_such(What::Code, number, self.codes.len()));
+        };
         if *object != NONE {
             return Ok(ObjectId::from_number(*object));
         }
@@ -350,6 +378,7 @@ impl<'c> Machine<'c> {
         if self.codes[number as usize].0 == NONE {
             self.charge(CODE_COST)?;
             let code = self.heap.add_code(Code::EMPTY);
+            self.numbers.push(number);
             self.codes[number as usize].0 = self.heap.add(Object::Code(code)).number();
         }
         Ok(ObjectId::from_number(self.codes[number as usize].0))
@@ -474,11 +503,14 @@ impl<'c> Machine<'c> {
                         }
                     };
                     self.heap.set_item(items.start + at, object);
-                    self.places.add(at, match held {
-                        ConstRef::Int(value) => Class::Int(value),
-                        ConstRef::Common(number) => Class::Common(number),
-                        ConstRef::Text(_) | ConstRef::Constant(_) | ConstRef::Code(_) => Class::Lazy,
-                    });
+                    self.places.add(
+                        at,
+                        match held {
+                            ConstRef::Int(value) => Class::Int(value),
+                            ConstRef::Common(number) => Class::Common(number),
+                            ConstRef::Text(_) | ConstRef::Constant(_) | ConstRef::Code(_) => Class::Lazy,
+                        },
+                    );
                 }
                 Ok(self.heap.add(Object::Tuple(items)))
             }
@@ -655,7 +687,8 @@ impl<'c> Machine<'c> {
             }
             Op::MakeComplex => {
                 let (imag, real) = (self.pop(), self.pop());
-                let (Object::Float(real), Object::Float(imag)) = (self.heap[real.object], self.heap[imag.object]) else {
+                let (Object::Float(real), Object::Float(imag)) = (self.heap[real.object], self.heap[imag.object])
+                else {
                     let why = "a part of a complex number is no float";
                     return Err(ErrorKind::BadOperand { mnemonic: op.name(), operand: oparg, why }.into());
                 };

@@ -454,7 +454,9 @@ fn write_draft(python: Python, record: &Record<'_>, scratch: &Scratch, base: u32
                         ConstRef::Constant(_) => 0,
                         ConstRef::Int(value) => u32::from(*value) << 2 | 1,
                         ConstRef::Common(number) => u32::from(*number) << 2 | 2,
-                        ConstRef::Text(_) | ConstRef::Code(_) => unreachable!("in the draft's layout, these are constants"),
+                        ConstRef::Text(_) | ConstRef::Code(_) => {
+                            unreachable!("in the draft's layout, these are constants")
+                        }
                     });
                 }
             }
@@ -493,13 +495,16 @@ fn write_compact(python: Python, record: &Record<'_>, scratch: &Scratch, out: &m
             (FieldKind::Tuple, TupleRef::List { start, len }) => {
                 varint::write(out, (len as u32) << 1);
                 for held in &scratch.consts[start..start + len] {
-                    varint::write(out, match held {
-                        ConstRef::Common(number) => u32::from(*number),
-                        ConstRef::Constant(number) => N_COMMON + (number << 2),
-                        ConstRef::Text(text) => N_COMMON + (text.number << 2 | 1),
-                        ConstRef::Code(number) => N_COMMON + (number << 2 | 2),
-                        ConstRef::Int(value) => N_COMMON + (u32::from(*value) << 2 | 3),
-                    });
+                    varint::write(
+                        out,
+                        match held {
+                            ConstRef::Common(number) => u32::from(*number),
+                            ConstRef::Constant(number) => N_COMMON + (number << 2),
+                            ConstRef::Text(text) => N_COMMON + (text.number << 2 | 1),
+                            ConstRef::Code(number) => N_COMMON + (number << 2 | 2),
+                            ConstRef::Int(value) => N_COMMON + (u32::from(*value) << 2 | 3),
+                        },
+                    );
                 }
             }
             (FieldKind::Names | FieldKind::Tuple, TupleRef::Range { .. }) => {
@@ -571,7 +576,7 @@ mod tests {
         assert_eq!(written(&BigInt::from(300)), [0xd8, 0x04]);
         assert_eq!(written(&BigInt::from(-3)), [7]);
         assert_eq!(written(&BigInt::from(0)), [0]);
-        for shift in 0..80 {
+        for shift in 0..80_u32 {
             let value = -(BigInt::from(1) << shift);
             assert_eq!(read_long(&written(&value)), value);
             assert_ne!(written(&value).last(), Some(&0));

@@ -20,13 +20,15 @@ pub(crate) mod layout;
 mod listing;
 pub(crate) mod opcodes;
 pub(crate) mod ops;
+mod report;
 pub(crate) mod rewrite;
 
 use std::cell::OnceCell;
 use std::ops::Range;
 
 pub use hydrate::{Cause, Event, Machine, State, Touched, hydrate};
-pub use listing::Listing;
+pub use listing::{Listing, code_names, trace};
+pub use report::Report;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pyc::Header;
@@ -277,6 +279,11 @@ impl<'a> Container<'a> {
     /// Bytes without the header of the .pyc and what was kept of the source.
     pub fn payload_len(&self) -> usize {
         self.file.len() - self.header.bytes().len() - self.metadata.len()
+    }
+
+    /// Bytes that opening reads: headers and offsets.
+    pub(crate) fn opened_len(&self) -> usize {
+        self.table(What::Code).area.start
     }
 
     /// The whole file.

@@ -150,8 +150,10 @@ pub(crate) fn forward(
         })
     });
     let mut back = Vec::new();
-    let is_exact =
-        walked.is_ok() && !is_new && reverse(python, &out[start..], has_caches, places, &mut back).is_ok() && back == bytecode;
+    let is_exact = walked.is_ok()
+        && !is_new
+        && reverse(python, &out[start..], has_caches, places, &mut back).is_ok()
+        && back == bytecode;
     if !is_exact {
         out.truncate(start);
     }
@@ -226,11 +228,7 @@ fn walk(
 /// EXTENDED_ARG where they need it. Jumps over what is inserted would get longer too, which is not counted.
 ///
 /// For comparison: this is the alternative that lost.
-pub(crate) fn growth(
-    python: Python,
-    bytecode: &[u8],
-    mut oparg_of: impl FnMut(Operand, u32) -> Option<u32>,
-) -> usize {
+pub(crate) fn growth(python: Python, bytecode: &[u8], mut oparg_of: impl FnMut(Operand, u32) -> Option<u32>) -> usize {
     let rewrites = rewrites(python);
     let mut growth = 0;
     let len = |oparg: u32| 2 * (oparg.max(1).ilog2() / 8) as usize;
