@@ -17,7 +17,6 @@ use super::layout::{ConstRef, REWRITTEN, Record, SHARED, STRIPPED, Scratch, Tabl
 use super::ops::{Op, Oparg, decode};
 use super::rewrite::{Class, Misfit, Places, class, reverse};
 use super::{Container, What};
-use crate::caches;
 use crate::common::{self, CommonConst};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::{Code, Heap, Items, Object, ObjectId, Str, fixed};
@@ -162,9 +161,10 @@ pub struct Machine<'c> {
     stack: Vec<Value>,
     invocations: Vec<Invocation<'c>>,
     scratch: Scratch,
+    /// The room of the last record.
+    record: Option<Box<Record<'c>>>,
     items: Vec<ObjectId>,
     places: Places,
-    bytecode: [Vec<u8>; 2],
     events: Option<Vec<Event>>,
     touched: Touched,
     budget: usize,
@@ -176,6 +176,10 @@ pub struct Machine<'c> {
 /// Whatever of the container is wrong: at the file's byte, inside the code object or the constant.
 pub fn hydrate<'c>(container: &'c Container<'c>) -> Result<(Heap<'c>, ObjectId)> {
     let mut machine = Machine::new(container);
+    // As measured: an entry of any kind is one object, and a code object with its tables and tuples six more.
+    let [codes, constants, texts, blobs] = container.counts().map(|count| count as usize);
+    let (objects, items) = (7 * codes + constants + texts + blobs, container.file.len() / 16);
+    machine.heap = Heap::with_capacity(container.python(), objects, items);
     machine.hydrate_all()?;
     Ok(machine.finish())
 }
@@ -199,9 +203,9 @@ impl<'c> Machine<'c> {
             stack: Vec::new(),
             invocations: Vec::new(),
             scratch: Scratch::default(),
+            record: None,
             items: Vec::new(),
             places: Places::new(),
-            bytecode: Default::default(),
             events: None,
             touched: Touched::default(),
             budget: budget(container.file.len()),
@@ -297,7 +301,14 @@ impl<'c> Machine<'c> {
         let object = self.code_object(number)?;
         self.scratch.names.clear();
         self.scratch.consts.clear();
-        let (record, len) = self.container.code(number, &mut self.scratch)?;
+        let mut record = self.record.take().unwrap_or_else(|| Box::new(Record::new()));
+        let hydrated = self.hydrate_record(number, object, &mut record);
+        self.record = Some(record);
+        hydrated
+    }
+
+    fn hydrate_record(&mut self, number: u32, object: ObjectId, record: &mut Record<'c>) -> Result<()> {
+        let len = self.container.code(number, record, &mut self.scratch)?;
         self.charge(len)?;
         self.touched.add(What::Code, len);
         self.reach(number, State::Partially, object);
@@ -315,7 +326,7 @@ impl<'c> Machine<'c> {
                     lens[at] = self.len(value);
                     code.set_object(field, value);
                 }
-                FieldKind::Tuple => code.set_object(field, self.consts(&record, number)?),
+                FieldKind::Tuple => code.set_object(field, self.consts(record, number)?),
                 FieldKind::Number | FieldKind::Bytes => {}
             }
         }
@@ -325,7 +336,7 @@ impl<'c> Machine<'c> {
         let mut n_locals = lens[Field::VarNames as usize];
         for &field in &layout.tables {
             let table = match field {
-                Field::Code => self.bytecode(&record, number)?,
+                Field::Code => self.bytecode(record, number)?,
                 _ => self.blob(record.tables[field as usize])?,
             };
             let Object::Bytes(bytes) = self.heap[table] else { unreachable!("it was just made") };
@@ -547,35 +558,24 @@ impl<'c> Machine<'c> {
             }
         };
         self.charge(bytes.len())?;
-        let [reversed, restored] = &mut self.bytecode;
-        (reversed.clear(), restored.clear());
-        let (python, is_stripped) = (self.heap.python(), record.flags & STRIPPED != 0);
-        if record.flags & REWRITTEN != 0 {
-            reverse(python, bytes, !is_stripped, &self.places, reversed).map_err(|Misfit { at, name }| {
-                let why = "is not among the constants or names of its code object";
-                let kind = ErrorKind::BadOperand { mnemonic: name, operand: at as u32, why };
-                place.map_or_else(|| Error::new(kind.clone()), |place| Error::at(kind.clone(), place + at))
-            })?;
-        } else {
-            reversed.extend_from_slice(bytes);
-        }
-        if is_stripped {
-            caches::restore(python, reversed, restored);
-            std::mem::swap(reversed, restored);
-        }
-        let whole = std::mem::take(reversed);
+        let python = self.heap.python();
+        let has_caches = record.flags & STRIPPED == 0;
+        let places = (record.flags & REWRITTEN != 0).then_some(&self.places);
+        let whole = reverse(python, bytes, has_caches, places).map_err(|Misfit { at, name }| {
+            let why = "is not among the constants or names of its code object";
+            let kind = ErrorKind::BadOperand { mnemonic: name, operand: at as u32, why };
+            place.map_or_else(|| Error::new(kind.clone()), |place| Error::at(kind.clone(), place + at))
+        })?;
         let shared = (record.flags & SHARED != 0).then_some(record.shared);
         if let Some(object) = shared.and_then(|number| self.shared.get(&number).copied()) {
             let is_same = matches!(self.heap[object], Object::Bytes(bytes) if bytes == whole);
-            self.bytecode[0] = whole;
             let other = || ErrorKind::BadContainer("bytecode that is said to be shared differs").into();
             return if is_same { Ok(object) } else { Err(other()) };
         }
         self.charge(whole.len())?;
         // Whoever hydrated it before, from the same bytes, has got the same.
-        let kept = self.container.bytecode[code as usize].get_or_init(|| whole.as_slice().into());
+        let kept = self.container.bytecode[code as usize].get_or_init(|| whole.into());
         let object = self.heap.add(Object::Bytes(kept));
-        self.bytecode[0] = whole;
         if let Some(number) = shared {
             self.shared.insert(number, object);
         }

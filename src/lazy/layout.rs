@@ -106,6 +106,7 @@ impl<'a> Cursor<'a> {
         Self { file, at, end, what }
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let left = self.end - self.at;
         if len > left {
@@ -120,7 +121,15 @@ impl<'a> Cursor<'a> {
         Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes were taken")))
     }
 
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u32> {
+        // Nearly all are short.
+        if let Some(&byte) = self.file[..self.end].get(self.at)
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(u32::from(byte));
+        }
         let number = varint::read(&self.file[..self.end], &mut self.at);
         number.ok_or_else(|| Error::at(ErrorKind::BadVarint(self.what), self.at))
     }
@@ -258,16 +267,16 @@ impl<'a> Container<'a> {
         Ok(())
     }
 
-    /// The record of a code object; its lists are appended to `scratch`. And how many bytes it takes.
-    pub(crate) fn code(&self, number: u32, scratch: &mut Scratch) -> Result<(Record<'a>, usize)> {
+    /// Reads the record of a code object into `record`; its lists are appended to `scratch`. How many bytes it takes.
+    pub(crate) fn code(&self, number: u32, record: &mut Record<'a>, scratch: &mut Scratch) -> Result<usize> {
         let mut cursor = self.cursor(What::Code, number)?;
         let start = cursor.at;
-        let record = match self.layout {
-            Layout::Draft => self.draft(&mut cursor, scratch)?,
-            Layout::Compact => self.compact(&mut cursor, scratch)?,
-        };
+        match self.layout {
+            Layout::Draft => self.draft(&mut cursor, record, scratch)?,
+            Layout::Compact => self.compact(&mut cursor, record, scratch)?,
+        }
         self.check_end(&cursor)?;
-        Ok((record, cursor.at - start))
+        Ok(cursor.at - start)
     }
 
     fn flags(&self, cursor: &Cursor<'_>, flags: u32) -> Result<u32> {
@@ -277,8 +286,7 @@ impl<'a> Container<'a> {
         Ok(flags)
     }
 
-    fn draft(&self, cursor: &mut Cursor<'a>, scratch: &mut Scratch) -> Result<Record<'a>> {
-        let mut record = Record::new();
+    fn draft(&self, cursor: &mut Cursor<'a>, record: &mut Record<'a>, scratch: &mut Scratch) -> Result<()> {
         record.flags = cursor.u32()?;
         self.flags(cursor, record.flags)?;
         record.shared = cursor.u32()?;
@@ -307,7 +315,7 @@ impl<'a> Container<'a> {
                 FieldKind::Number | FieldKind::Bytes => {}
             }
         }
-        Ok(record)
+        Ok(())
     }
 
     /// The constants of a code object: what is lazy among them stands in a row, from `base` on.
@@ -330,8 +338,7 @@ impl<'a> Container<'a> {
         Ok(TupleRef::List { start, len })
     }
 
-    fn compact(&self, cursor: &mut Cursor<'a>, scratch: &mut Scratch) -> Result<Record<'a>> {
-        let mut record = Record::new();
+    fn compact(&self, cursor: &mut Cursor<'a>, record: &mut Record<'a>, scratch: &mut Scratch) -> Result<()> {
         record.flags = cursor.varint()?;
         self.flags(cursor, record.flags)?;
         if record.flags & SHARED != 0 {
@@ -378,7 +385,7 @@ impl<'a> Container<'a> {
                 FieldKind::Number | FieldKind::Bytes => {}
             }
         }
-        Ok(record)
+        Ok(())
     }
 
     /// In the compact layout the interned str stand first.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value as Json, json};
 
 use super::hydrate::{Cause, Event, Machine, State};
-use super::layout::{REWRITTEN, STRIPPED, Scratch, TableRef};
+use super::layout::{REWRITTEN, Record, STRIPPED, Scratch, TableRef};
 use super::opcodes::{self, Operand, rewrites};
 use super::ops::{Op, Oparg, decode};
 use super::rewrite::{Class, class};
@@ -172,7 +172,8 @@ fn write_rows(rows: &[Row], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn code_rows(machine: &Machine<'_>, number: u32, name: String, names: &[String]) -> Result<CodeRows> {
     let (container, heap) = (machine.container(), machine.heap());
-    let (record, _) = container.code(number, &mut Scratch::default())?;
+    let mut record = Record::new();
+    container.code(number, &mut record, &mut Scratch::default())?;
     let bytecode = match record.tables[Field::Code as usize] {
         TableRef::Inline(bytes) => bytes,
         TableRef::Blob(number) => container.bytes(number)?.0,

@@ -28,7 +28,7 @@ use std::ops::Range;
 
 pub use hydrate::{Cause, Event, Machine, State, Touched, hydrate};
 pub use listing::{Listing, code_names, trace};
-pub use report::Report;
+pub use report::{Alternative, Report};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pyc::Header;

@@ -149,38 +149,87 @@ pub(crate) fn forward(
             }),
         })
     });
-    let mut back = Vec::new();
-    let is_exact = walked.is_ok()
-        && !is_new
-        && reverse(python, &out[start..], has_caches, places, &mut back).is_ok()
-        && back == bytecode;
+    // Reversed with caches, bytecode that has none would be another.
+    let mut back = out[start..].to_vec();
+    let reversed = walk(rewrites, &mut back, has_caches, |opcode, oparg| original(rewrites, places, opcode, oparg));
+    let is_exact = walked.is_ok() && !is_new && reversed.is_ok() && back == bytecode;
     if !is_exact {
         out.truncate(start);
     }
     is_exact
 }
 
-/// Appends the bytecode that [`forward`] was given.
+/// The bytecode that [`forward`] was given, and with its inline caches if it stands without them. Without `places`, it was
+/// not rewritten.
 ///
 /// # Errors
 /// Where an instruction names a constant or a name that is not there, and which.
 pub(crate) fn reverse(
     python: Python,
-    rewritten: &[u8],
+    stored: &[u8],
     has_caches: bool,
-    places: &Places,
-    out: &mut Vec<u8>,
-) -> Result<(), Misfit> {
+    places: Option<&Places>,
+) -> Result<Vec<u8>, Misfit> {
     let rewrites = rewrites(python);
-    let start = out.len();
-    out.extend_from_slice(rewritten);
-    walk(rewrites, &mut out[start..], has_caches, |opcode, oparg| {
-        let Some(new) = &rewrites.back[usize::from(opcode)] else { return Ok(None) };
-        if let Operand::Name { shift } = new.operand {
-            return if oparg >> shift < places.n_names { Ok(Some((new.replaces, oparg))) } else { Err(new.name) };
+    let mut whole = Vec::new();
+    if has_caches {
+        whole.extend_from_slice(stored);
+        if let Some(places) = places {
+            walk(rewrites, &mut whole, true, |opcode, oparg| original(rewrites, places, opcode, oparg))?;
         }
-        places.place(new.operand, oparg).map(|place| Some((new.replaces, place))).ok_or(new.name)
-    })
+        return Ok(whole);
+    }
+    let (units, odd) = stored.as_chunks::<2>();
+    let n_entries = |opcode: u8| usize::from(rewrites.caches[usize::from(opcode)]);
+    // Caches are zero: what is not written stays so.
+    whole.resize(stored.len() + 2 * units.iter().map(|[opcode, _]| n_entries(*opcode)).sum::<usize>(), 0);
+    let (mut to, mut first, mut high) = (0, 0, 0);
+    for (at, [opcode, low]) in units.iter().enumerate() {
+        let place = &mut whole[to..to + 2];
+        (place[0], place[1]) = (*opcode, *low);
+        let oparg = high << 8 | u32::from(*low);
+        to += 2 + 2 * n_entries(*opcode);
+        if *opcode == rewrites.extended_arg {
+            high = oparg;
+            continue;
+        }
+        if let Some(places) = places {
+            let misfit = |name| Misfit { at: 2 * at, name };
+            if let Some((opcode, oparg)) = original(rewrites, places, *opcode, oparg).map_err(misfit)? {
+                let end = to - 2 * n_entries(opcode);
+                put(&mut whole[first..end], opcode, oparg).map_err(misfit)?;
+            }
+        }
+        (first, high) = (to, 0);
+    }
+    let end = whole.len() - odd.len();
+    whole[end..].copy_from_slice(odd);
+    Ok(whole)
+}
+
+/// What a new opcode stands for, and its oparg; `None` for any other opcode.
+#[inline]
+fn original(rewrites: &Rewrites, places: &Places, opcode: u8, oparg: u32) -> Result<Option<(u8, u32)>, &'static str> {
+    let Some(new) = &rewrites.back[usize::from(opcode)] else { return Ok(None) };
+    if let Operand::Name { shift } = new.operand {
+        return if oparg >> shift < places.n_names { Ok(Some((new.replaces, oparg))) } else { Err(new.name) };
+    }
+    places.place(new.operand, oparg).map(|place| Some((new.replaces, place))).ok_or(new.name)
+}
+
+/// Changes an instruction with its EXTENDED_ARGs, in place.
+#[inline]
+fn put(instruction: &mut [u8], opcode: u8, oparg: u32) -> Result<(), &'static str> {
+    let (units, _) = instruction.as_chunks_mut::<2>();
+    let mut left = oparg;
+    for unit in units.iter_mut().rev() {
+        unit[1] = left as u8;
+        left >>= 8;
+    }
+    if let Some(last) = units.last_mut() {
+        last[0] = opcode;
+    }
+    if left == 0 { Ok(()) } else { Err("EXTENDED_ARG") }
 }
 
 /// An instruction that does not fit the code object: where it stands, what it is.
@@ -208,15 +257,7 @@ fn walk(
         }
         let misfit = |name| Misfit { at: 2 * at, name };
         if let Some((opcode, oparg)) = change(opcode, oparg).map_err(misfit)? {
-            units[at][0] = opcode;
-            let mut left = oparg;
-            for unit in units[first..=at].iter_mut().rev() {
-                unit[1] = left as u8;
-                left >>= 8;
-            }
-            if left != 0 {
-                return Err(misfit("EXTENDED_ARG"));
-            }
+            put(units[first..=at].as_flattened_mut(), opcode, oparg).map_err(misfit)?;
         }
         at += 1 + if has_caches { usize::from(rewrites.caches[usize::from(opcode)]) } else { 0 };
         (first, high) = (at, 0);
@@ -330,9 +371,9 @@ mod tests {
     fn a_place_that_does_not_fit_its_instruction_is_refused() {
         let mut places = Places::new();
         (0..300).for_each(|at| places.add(at, if at < 299 { Class::Int(1) } else { Class::Lazy }));
-        let found = reverse(PYTHON.parse().unwrap(), &[235, 0], true, &places, &mut Vec::new());
-        assert_eq!(found, Err(Misfit { at: 0, name: "EXTENDED_ARG" }));
-        let found = reverse(PYTHON.parse().unwrap(), &[LOAD_CONST, 0, 235, 1], true, &places, &mut Vec::new());
-        assert_eq!(found, Err(Misfit { at: 2, name: "LAZY_LOAD_CONSTANT" }));
+        let found = reverse(PYTHON.parse().unwrap(), &[235, 0], true, Some(&places));
+        assert_eq!(found.unwrap_err(), Misfit { at: 0, name: "EXTENDED_ARG" });
+        let found = reverse(PYTHON.parse().unwrap(), &[LOAD_CONST, 0, 235, 1], true, Some(&places));
+        assert_eq!(found.unwrap_err(), Misfit { at: 2, name: "LAZY_LOAD_CONSTANT" });
     }
 }
