@@ -46,6 +46,7 @@ MILESTONES = (38, 311, 313, 314, 315)
 
 SOURCES = {
     "greeting": (VERSIONS, "a docstring, a function, an f-string, a call: the smallest whole program"),
+    "pair": ((311, 315), "one constant tuple: the example of the lazy container in DESIGN.md"),
     "constants": (VERSIONS, "integers, floats, bytes and strings at the borders of their encodings"),
     "closures": (VERSIONS, "free and cell variables, `nonlocal`, every kind of parameter"),
     "classes": (MILESTONES, "inheritance, properties, `super()` and its class cell, annotations"),

@@ -211,7 +211,9 @@ fn code_rows(machine: &Machine<'_>, number: u32, name: String, names: &[String])
         };
         instructions.push(Row { at: 2 * at, name, oparg, note });
         high = if opcode == rewrites.extended_arg { oparg } else { 0 };
-        at += 1 + if is_stripped { 0 } else { usize::from(rewrites.caches[usize::from(opcode)]) };
+        let is_known = is_rewritten || rewrites.back[usize::from(opcode)].is_none();
+        let n_caches = usize::from(rewrites.caches[usize::from(opcode)]);
+        at += 1 + if is_stripped || !is_known { 0 } else { n_caches };
     }
     let consts = consts.iter().map(|id| spelled(*id)).collect();
     Ok(CodeRows { name, is_rewritten, is_stripped, consts, instructions })

@@ -11,6 +11,7 @@
 //! Invariant: what [`forward`] accepts, [`reverse`] gives back, byte for byte; [`forward`] tries.
 
 use super::opcodes::{Operand, Rewrite, Rewrites, rewrites};
+use crate::caches;
 use crate::common::CommonConst;
 use crate::heap::{Object, Str};
 use crate::python::Python;
@@ -179,6 +180,11 @@ pub(crate) fn reverse(
         }
         return Ok(whole);
     }
+    let Some(places) = places else {
+        // A new opcode stands here for whatever it was, and had no caches.
+        caches::restore(python, stored, &mut whole);
+        return Ok(whole);
+    };
     let (units, odd) = stored.as_chunks::<2>();
     let n_entries = |opcode: u8| usize::from(rewrites.caches[usize::from(opcode)]);
     // Caches are zero: what is not written stays so.
@@ -193,12 +199,10 @@ pub(crate) fn reverse(
             high = oparg;
             continue;
         }
-        if let Some(places) = places {
-            let misfit = |name| Misfit { at: 2 * at, name };
-            if let Some((opcode, oparg)) = original(rewrites, places, *opcode, oparg).map_err(misfit)? {
-                let end = to - 2 * n_entries(opcode);
-                put(&mut whole[first..end], opcode, oparg).map_err(misfit)?;
-            }
+        let misfit = |name| Misfit { at: 2 * at, name };
+        if let Some((opcode, oparg)) = original(rewrites, places, *opcode, oparg).map_err(misfit)? {
+            let end = to - 2 * n_entries(opcode);
+            put(&mut whole[first..end], opcode, oparg).map_err(misfit)?;
         }
         (first, high) = (to, 0);
     }
@@ -365,6 +369,16 @@ mod tests {
         let rewritten = rewritten(&bytecode, &[Class::Lazy]).unwrap();
         assert_eq!(rewritten[2..20], bytecode[2..20]);
         assert_ne!(rewritten[20..], bytecode[20..]);
+    }
+
+    #[test]
+    fn bytecode_that_is_not_rewritten_gets_the_caches_of_its_own_opcodes() {
+        let python = PYTHON.parse().unwrap();
+        // LOAD_ATTR has nine entries; 224, LAZY_LOAD_ATTR elsewhere, is no opcode.
+        let whole = reverse(python, &[LOAD_ATTR, 0, 224, 0], false, None).unwrap();
+        assert_eq!(whole, [&[LOAD_ATTR, 0][..], &[0; 18], &[224, 0]].concat());
+        let whole = reverse(python, &[LOAD_ATTR, 0, 224, 0], false, Some(&Places { n_names: 1, ..Places::new() }));
+        assert_eq!(whole.unwrap(), [&[LOAD_ATTR, 0][..], &[0; 18]].concat().repeat(2));
     }
 
     #[test]
