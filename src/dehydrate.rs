@@ -244,9 +244,14 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
     }
 
     /// Whether a constant of a code object that is lazy needs a program: in the compact layout, a str or a code object
-    /// stands in the record by its number.
+    /// stands in the record by its number, and so does an int that nothing else holds.
     fn needs_program(&self, id: NodeId) -> bool {
-        self.options.layout == Layout::Draft || !matches!(self.graph.object(id), Object::Str(_) | Object::Code(_))
+        let is_listed = match self.graph.object(id) {
+            Object::Str(_) | Object::Code(_) => true,
+            Object::Int(_) | Object::Long(_) => self.graph.uses(id) == 1,
+            _ => false,
+        };
+        self.options.layout == Layout::Draft || !is_listed
     }
 
     /// Whether several values need the object, so that it must be a constant of its own. Some are one object anyway.
@@ -409,7 +414,9 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
                 TupleRef::Constant(self.constant_numbers[held.index()])
             } else if field == Field::Consts {
                 let start = scratch.consts.len();
-                scratch.consts.extend(items.iter().map(|item| self.const_ref(*item)));
+                for &item in items {
+                    scratch.consts.push(self.const_ref(item));
+                }
                 TupleRef::List { start, len }
             } else if self.options.layout == Layout::Draft {
                 TupleRef::Range { base: self.ranges[number][at], len: len as u32 }
@@ -454,12 +461,17 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         out
     }
 
-    fn const_ref(&self, id: NodeId) -> ConstRef {
+    fn const_ref(&mut self, id: NodeId) -> ConstRef {
         match (self.class(id), self.graph.object(id)) {
             (Class::Int(value), _) => ConstRef::Int(value),
             (Class::Common(number), _) => ConstRef::Common(number),
             (Class::Lazy, _) if self.needs_program(id) => ConstRef::Constant(self.constant_numbers[id.index()]),
             (Class::Lazy, Object::Str(_)) => ConstRef::Text(self.text_ref(id)),
+            (Class::Lazy, Object::Int(value)) => ConstRef::Long(self.blob(id, || long(&(*value).into()))),
+            (Class::Lazy, Object::Long(value)) => {
+                let value = self.graph.heap.long(*value);
+                ConstRef::Long(self.blob(id, || long(value)))
+            }
             (Class::Lazy, _) => ConstRef::Code(self.code_numbers[id.index()]),
         }
     }

@@ -33,7 +33,7 @@ impl fmt::Display for Half {
     }
 }
 
-const RUNTIME: [&str; 17] = [
+const RUNTIME: [&str; 18] = [
     "asm",
     "caches",
     "common",
@@ -42,6 +42,7 @@ const RUNTIME: [&str; 17] = [
     "heap",
     "image",
     "isa",
+    "lazy",
     "listing",
     "literal",
     "pyc",

@@ -5,9 +5,9 @@ use super::files::{InputFile, Output, OutputArgs, SOURCES, find};
 use super::{CompileOptions, Inputs, LazyArgs};
 use rehydrate::{Input, Python, Source};
 
-/// Compile .pyc files and marshal dumps into initializers (.pyinit) or lazy containers (.pylazy)
+/// Compile .pyc files into initializers or lazy containers
 ///
-/// NAME.pyc gives NAME.pyinit beside it. A line for each input says where its initializer is, and its size.
+/// NAME.pyc gives NAME.pyinit beside it; so does a bare marshal dump. A line for each input says where its initializer is, and its size.
 ///
 /// With --format lazy it gives NAME.pylazy: the container that was proposed as "New PYC format", whose code objects and
 /// constants are built when they are first needed. It takes .pyc files of modules; --profile, --optimize and --start-code
@@ -20,7 +20,6 @@ Examples:
   rehydrate compile --python 3.13 dump.marshal     a bare dump names no version
   rehydrate compile - < module.pyc > module.pyinit
   rehydrate compile --format lazy module.pyc       writes module.pylazy
-  rehydrate compile --format lazy --lazy-layout draft module.pyc
 
 Exit status:
   0  all are compiled

@@ -17,9 +17,9 @@ use rehydrate::{Input, LazyOptions, Source};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  python3.13 examples/record_executed.py json.decoder > ran.txt
-  rehydrate lazy-report decoder.cpython-313.pyc --executed ran.txt
-  rehydrate lazy-report decoder.pylazy --executed - < ran.txt
+  rehydrate lazy-report module.pyc --executed ran.txt
+  python3 examples/record_executed.py textwrap |
+      rehydrate lazy-report textwrap.pylazy --executed -
 
 Exit status:
   0  reported

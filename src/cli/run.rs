@@ -18,7 +18,7 @@ Examples:
   rehydrate run module.pyinit
   rehydrate run module.pyinit --emit json | jq .
   rehydrate run module.pyinit --emit pyc -o module.pyc    for CPython to load
-  rehydrate run --trace module.pylazy                     what is built when, and why
+  rehydrate run --trace module.pylazy    what is built when, and by what
 
 Exit status:
   0  executed

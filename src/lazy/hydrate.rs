@@ -13,7 +13,9 @@
 
 use indexmap::IndexMap;
 
-use super::layout::{ConstRef, REWRITTEN, Record, SHARED, STRIPPED, Scratch, TableRef, TextRef, TupleRef, read_long};
+use super::layout::{
+    ConstRef, REWRITTEN, Record, SHARED, STRIPPED, Scratch, TableRef, TextRef, TupleRef, read_long, read_short,
+};
 use super::ops::{Op, Oparg, decode};
 use super::rewrite::{Class, Misfit, Places, class, reverse};
 use super::{Container, What};
@@ -506,6 +508,7 @@ impl<'c> Machine<'c> {
                             check_order(value, code)?;
                             value.object
                         }
+                        ConstRef::Long(blob) => self.long(blob)?,
                         ConstRef::Code(number) => {
                             let object = self.code_object(number)?;
                             let number = self.container.resolve(What::Code, number)?;
@@ -519,7 +522,9 @@ impl<'c> Machine<'c> {
                         match held {
                             ConstRef::Int(value) => Class::Int(value),
                             ConstRef::Common(number) => Class::Common(number),
-                            ConstRef::Text(_) | ConstRef::Constant(_) | ConstRef::Code(_) => Class::Lazy,
+                            ConstRef::Text(_) | ConstRef::Constant(_) | ConstRef::Code(_) | ConstRef::Long(_) => {
+                                Class::Lazy
+                            }
                         },
                     );
                 }
@@ -580,6 +585,17 @@ impl<'c> Machine<'c> {
             self.shared.insert(number, object);
         }
         Ok(object)
+    }
+
+    /// An int of a blob: a new object.
+    fn long(&mut self, blob: u32) -> Result<ObjectId> {
+        let (bytes, _) = self.container.long(blob)?;
+        self.charge(bytes.len())?;
+        self.touched.add(What::Blob, bytes.len());
+        Ok(match read_short(bytes) {
+            Some(value) => self.heap.add(Object::Int(value)),
+            None => self.heap.add_int(read_long(bytes)),
+        })
     }
 
     fn int(&mut self, value: u8) -> ObjectId {
@@ -674,12 +690,7 @@ impl<'c> Machine<'c> {
                 leaf(self.text(TextRef { number: oparg, is_interned: op == Op::MakeInternedString })?)
             }
             Op::MakeBytes => leaf(self.blob(TableRef::Blob(oparg))?),
-            Op::MakeLong => {
-                let (bytes, _) = self.container.long(oparg)?;
-                self.charge(bytes.len())?;
-                self.touched.add(What::Blob, bytes.len());
-                leaf(self.heap.add_int(read_long(bytes)))
-            }
+            Op::MakeLong => leaf(self.long(oparg)?),
             Op::MakeFloat => {
                 let bits = self.container.float(oparg)?;
                 self.touched.add(What::Blob, 8);

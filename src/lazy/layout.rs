@@ -40,6 +40,8 @@ pub(crate) enum ConstRef {
     Text(TextRef),
     /// Compact layout: nor does a code object.
     Code(u32),
+    /// Compact layout: nor does an int of a blob, if nothing else holds the same object.
+    Long(u32),
 }
 
 /// A table of a code object.
@@ -403,7 +405,10 @@ impl<'a> Container<'a> {
             0 => ConstRef::Constant(number >> 2),
             1 => ConstRef::Text(self.text_ref(number >> 2)),
             2 => ConstRef::Code(number >> 2),
-            _ => ConstRef::Int(cursor.below("int", number >> 2, 256)? as u8),
+            _ => match (number >> 2).checked_sub(256) {
+                None => ConstRef::Int((number >> 2) as u8),
+                Some(blob) => ConstRef::Long(blob),
+            },
         })
     }
 }
@@ -461,7 +466,7 @@ fn write_draft(python: Python, record: &Record<'_>, scratch: &Scratch, base: u32
                         ConstRef::Constant(_) => 0,
                         ConstRef::Int(value) => u32::from(*value) << 2 | 1,
                         ConstRef::Common(number) => u32::from(*number) << 2 | 2,
-                        ConstRef::Text(_) | ConstRef::Code(_) => {
+                        ConstRef::Text(_) | ConstRef::Code(_) | ConstRef::Long(_) => {
                             unreachable!("in the draft's layout, these are constants")
                         }
                     });
@@ -510,6 +515,7 @@ fn write_compact(python: Python, record: &Record<'_>, scratch: &Scratch, out: &m
                             ConstRef::Text(text) => N_COMMON + (text.number << 2 | 1),
                             ConstRef::Code(number) => N_COMMON + (number << 2 | 2),
                             ConstRef::Int(value) => N_COMMON + (u32::from(*value) << 2 | 3),
+                            ConstRef::Long(blob) => N_COMMON + ((blob + 256) << 2 | 3),
                         },
                     );
                 }
@@ -543,6 +549,17 @@ pub(crate) fn write_long(value: &num_bigint::BigInt, out: &mut Vec<u8>) {
         let last = out.len() - 1;
         out[last] &= 0x7f;
     }
+}
+
+/// The int of such a varint, if it has at most nine bytes: the absolute value has 62 bits then.
+#[inline]
+pub(crate) fn read_short(bytes: &[u8]) -> Option<i64> {
+    if bytes.len() > 9 {
+        return None;
+    }
+    let number = bytes.iter().rev().fold(0_u64, |number, byte| number << 7 | u64::from(byte & 0x7f));
+    let value = (number >> 1).cast_signed();
+    Some(if number & 1 == 0 { value } else { -value })
 }
 
 /// The int of such a varint.
@@ -579,6 +596,9 @@ mod tests {
         for text in ["0", "1", "-1", "63", "-64", "64", "256", "2147483648", "-9223372036854775809", &"9".repeat(90)] {
             let value: BigInt = text.parse().unwrap();
             assert_eq!(read_long(&written(&value)), value, "{text}");
+            if let Some(short) = read_short(&written(&value)) {
+                assert_eq!(BigInt::from(short), value, "{text}");
+            }
         }
         assert_eq!(written(&BigInt::from(300)), [0xd8, 0x04]);
         assert_eq!(written(&BigInt::from(-3)), [7]);
@@ -586,6 +606,8 @@ mod tests {
         for shift in 0..80_u32 {
             let value = -(BigInt::from(1) << shift);
             assert_eq!(read_long(&written(&value)), value);
+            let short = read_short(&written(&value));
+            assert_eq!(short.map(BigInt::from), (shift <= 61).then_some(value.clone()));
             assert_ne!(written(&value).last(), Some(&0));
         }
     }
