@@ -138,6 +138,36 @@ fn what_nobody_needs_stays_dehydrated() {
 }
 
 #[test]
+fn one_constant_is_loaded_without_the_others() {
+    let python: Python = "3.8".parse().expect("it is known");
+    let shared = b"\xa9\x02z\x04spamz\x04eggs".to_vec();
+    let consts = [shared, b")\x02r\0\0\0\0F".to_vec(), b")\x02TF".to_vec()];
+    let file = module(python, b"", &[], &consts);
+    for layout in LAYOUTS {
+        let options = LazyOptions { layout, ..LazyOptions::default() };
+        let container = dehydrate(&source(&file), options).expect("it is held");
+        let container = Container::open(&container).expect("it was just written");
+        let mut machine = Machine::new(&container).traced();
+        let built = |machine: &Machine<'_>| {
+            let is_constant = |event: &&Event| matches!(event, Event::Constant { .. });
+            machine.events().iter().filter(is_constant).count()
+        };
+        let last = machine.load_constant(0, 2).expect("it is there");
+        assert_eq!((machine.state(0), built(&machine)), (State::Partially, 1));
+        // The second needs the first.
+        machine.load_constant(0, 1).expect("it is there");
+        assert_eq!((machine.state(0), built(&machine)), (State::Partially, 3));
+        machine.load_constant(0, 0).expect("it is there");
+        assert_eq!(machine.load_constant(0, 2), Ok(last));
+        assert_eq!(built(&machine), 3);
+        let error = machine.load_constant(0, 3).expect_err("there are three");
+        assert_eq!(error.to_string(), "there is no constant 3: there are 3 (in code object 0)");
+        machine.hydrate(0).expect("it is whole");
+        assert_eq!((machine.state(0), built(&machine)), (State::Fully, 3));
+    }
+}
+
+#[test]
 fn each_constant_is_built_once() {
     for example in lazy_examples() {
         for way in lazy_ways(false) {

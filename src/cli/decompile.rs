@@ -8,9 +8,9 @@ use super::batch::{Failure, each};
 use super::files::{INITIALIZERS, InputFile, Output, OutputArgs, find};
 use rehydrate::{Input, Python, image, lazy};
 
-/// Turn initializers and lazy containers back into what they came from
+/// Turn compiled files back into what they came from
 ///
-/// The .pyc or dump is identical, byte for byte, unless it was compiled with --no-source-flags; then --canonical writes a dump of
+/// That is a .pyc or a dump, identical byte for byte, unless it was compiled with --no-source-flags; then --canonical writes a dump of
 /// equal objects, and a lazy container becomes a .pyc of equal objects without it. NAME.pyinit and NAME.pylazy give NAME.pyc,
 /// or NAME.marshal if it came from a bare dump.
 #[derive(Debug, Args)]

@@ -287,8 +287,41 @@ impl<'c> Machine<'c> {
         if self.state(code) == State::Fully {
             return Ok(());
         }
-        self.hydrate_code(code).map_err(|error| {
-            // Where an error is met, what was begun is to begin anew.
+        self.within(code, |machine, record| machine.hydrate_record(code, record))
+    }
+
+    /// What executing `LAZY_LOAD_CONSTANT` gives: a constant of a code object, by its place in `co_consts`. That, and what it
+    /// needs, is built now if it was not before; the code object is hydrated no further than partially.
+    ///
+    /// # Errors
+    /// As [`Machine::hydrate`]; [`ErrorKind::NoSuchEntry`] if it has no such constant.
+    pub fn load_constant(&mut self, code: u32, place: u32) -> Result<ObjectId> {
+        let code = self.container.resolve(What::Code, code)?;
+        self.within(code, |machine, record| {
+            machine.begin(code, record)?;
+            let no_such = |count| no_such(What::Constant, place, count);
+            match record.tuples[Field::Consts as usize] {
+                TupleRef::List { start, len } if (place as usize) < len => {
+                    let held = machine.scratch.consts[start + place as usize];
+                    machine.held(held, code, place)
+                }
+                TupleRef::List { len, .. } => Err(no_such(len)),
+                _ => {
+                    let consts = machine.consts(record, code)?;
+                    let held = machine.heap.held(consts);
+                    held.get(place as usize).copied().ok_or_else(|| no_such(held.len()))
+                }
+            }
+        })
+    }
+
+    /// Does something for a code object, with the room for its record; an error says where it was met.
+    fn within<T>(&mut self, code: u32, work: impl FnOnce(&mut Self, &mut Record<'c>) -> Result<T>) -> Result<T> {
+        let mut record = self.record.take().unwrap_or_else(|| Box::new(Record::new()));
+        let done = work(self, &mut record);
+        self.record = Some(record);
+        done.map_err(|error| {
+            // What was begun is to begin anew.
             self.stack.clear();
             let mut path = format!("code object {code}");
             for invocation in self.invocations.drain(..) {
@@ -299,21 +332,22 @@ impl<'c> Machine<'c> {
         })
     }
 
-    fn hydrate_code(&mut self, number: u32) -> Result<()> {
+    /// Reads the record of a code object: it is hydrated partially. The object.
+    fn begin(&mut self, number: u32, record: &mut Record<'c>) -> Result<ObjectId> {
         let object = self.code_object(number)?;
         self.scratch.names.clear();
         self.scratch.consts.clear();
-        let mut record = self.record.take().unwrap_or_else(|| Box::new(Record::new()));
-        let hydrated = self.hydrate_record(number, object, &mut record);
-        self.record = Some(record);
-        hydrated
-    }
-
-    fn hydrate_record(&mut self, number: u32, object: ObjectId, record: &mut Record<'c>) -> Result<()> {
         let len = self.container.code(number, record, &mut self.scratch)?;
         self.charge(len)?;
-        self.touched.add(What::Code, len);
-        self.reach(number, State::Partially, object);
+        if self.state(number) == State::Dehydrated {
+            self.touched.add(What::Code, len);
+            self.reach(number, State::Partially, object);
+        }
+        Ok(object)
+    }
+
+    fn hydrate_record(&mut self, number: u32, record: &mut Record<'c>) -> Result<()> {
+        let object = self.begin(number, record)?;
         let layout = self.heap.python().layout();
         let (mut code, mut lens) = (Code::EMPTY, [0; Field::COUNT]);
         for &field in &layout.numbers {
@@ -477,11 +511,11 @@ impl<'c> Machine<'c> {
 
     /// The tuple of constants; notes where each stands.
     fn consts(&mut self, record: &Record<'_>, code: u32) -> Result<ObjectId> {
-        let cause = |place| Cause::Code { number: code, field: Field::Consts, place };
         self.places.clear();
         match record.tuples[Field::Consts as usize] {
             TupleRef::Constant(constant) => {
-                let value = self.constant(constant, cause(None))?;
+                let cause = Cause::Code { number: code, field: Field::Consts, place: None };
+                let value = self.constant(constant, cause)?;
                 check_order(value, code)?;
                 let Object::Tuple(items) = self.heap[value.object] else {
                     let (found, expected) = (self.heap[value.object].type_name(), "a tuple");
@@ -499,23 +533,7 @@ impl<'c> Machine<'c> {
                 let items = self.heap.reserve_items(len as u32);
                 for at in 0..len as u32 {
                     let held = self.scratch.consts[start + at as usize];
-                    let object = match held {
-                        ConstRef::Int(value) => self.int(value),
-                        ConstRef::Common(number) => self.common(number),
-                        ConstRef::Text(text) => self.text(text)?,
-                        ConstRef::Constant(constant) => {
-                            let value = self.constant(constant, cause(Some(at)))?;
-                            check_order(value, code)?;
-                            value.object
-                        }
-                        ConstRef::Long(blob) => self.long(blob)?,
-                        ConstRef::Code(number) => {
-                            let object = self.code_object(number)?;
-                            let number = self.container.resolve(What::Code, number)?;
-                            check_order(Value { first_code: number, ..Value::leaf(object) }, code)?;
-                            object
-                        }
-                    };
+                    let object = self.held(held, code, at)?;
                     self.heap.set_item(items.start + at, object);
                     self.places.add(
                         at,
@@ -532,6 +550,28 @@ impl<'c> Machine<'c> {
             }
             TupleRef::Range { .. } => unreachable!("constants are no str alone"),
         }
+    }
+
+    /// The constant at `at` of a code object.
+    fn held(&mut self, held: ConstRef, code: u32, at: u32) -> Result<ObjectId> {
+        Ok(match held {
+            ConstRef::Int(value) => self.int(value),
+            ConstRef::Common(number) => self.common(number),
+            ConstRef::Text(text) => self.text(text)?,
+            ConstRef::Long(blob) => self.long(blob)?,
+            ConstRef::Constant(constant) => {
+                let cause = Cause::Code { number: code, field: Field::Consts, place: Some(at) };
+                let value = self.constant(constant, cause)?;
+                check_order(value, code)?;
+                value.object
+            }
+            ConstRef::Code(number) => {
+                let object = self.code_object(number)?;
+                let number = self.container.resolve(What::Code, number)?;
+                check_order(Value { first_code: number, ..Value::leaf(object) }, code)?;
+                object
+            }
+        })
     }
 
     fn blob(&mut self, table: TableRef<'c>) -> Result<ObjectId> {
