@@ -63,8 +63,8 @@ const BOUND: Bound = Bound { per_byte: 64, besides: 256 << 10 };
 /// Compiling without sharing, which stops at 64 bytes of output for each of input, and 1 MiB. The worst below takes 116.
 const UNSHARED: Bound = Bound { per_byte: 256, besides: 4 << 20 };
 
-/// Dehydrating: the graph, and each record and program before they are put together. The worst below takes 130.
-const DEHYDRATED: Bound = Bound { per_byte: 256, besides: 1 << 20 };
+/// Dehydrating: the graph, and each record and program before they are put together. The worst below takes 64.
+const DEHYDRATED: Bound = Bound { per_byte: 128, besides: 1 << 20 };
 
 /// Explaining, and spelling that: an object of two bytes has an entry with those that are equal to it. Besides, each is
 /// compiled without sharing too, and an output names thousands of places. The worst below takes 2300, as a page.

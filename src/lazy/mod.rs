@@ -28,6 +28,7 @@ use std::ops::Range;
 
 pub use hydrate::{Cause, Event, Machine, State, Touched, hydrate};
 pub use listing::{Listing, code_names, trace};
+pub use ops::markdown;
 pub use report::{Alternative, Report};
 
 use crate::error::{Error, ErrorKind, Result};

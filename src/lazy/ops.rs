@@ -8,11 +8,13 @@
 use crate::error::{Error, ErrorKind, Result};
 
 macro_rules! ops {
-    ($($(#[$doc:meta])* $opcode:literal $op:ident $name:literal $oparg:ident $pops:literal * $per:literal;)*) => {
+    ($($opcode:literal $op:ident $name:literal $oparg:ident $pops:literal * $per:literal $doc:literal;)*) => {
         /// An instruction that builds constants.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
-        pub(crate) enum Op { $($(#[$doc])* $op = $opcode,)* }
+        pub(crate) enum Op { $(#[doc = $doc] $op = $opcode,)* }
+
+        const OPS: &[(Op, &str)] = &[$((Op::$op, $doc)),*];
 
         impl Op {
             fn new(byte: u8) -> Option<Self> {
@@ -57,36 +59,60 @@ pub(crate) enum Oparg {
     Own,
 }
 
-// Opcode, variant, mnemonic, oparg, how many values it pops: so many, and so many for each of the oparg.
+impl Oparg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bits => "bits",
+            Self::Int => "int",
+            Self::Common => "common constant",
+            Self::Constant => "constant",
+            Self::Text => "str",
+            Self::Blob => "blob",
+            Self::Code => "code object",
+            Self::Count => "count",
+            Self::Unused => "0",
+            Self::Three => "3",
+            Self::Own => "itself",
+        }
+    }
+}
+
+/// The instructions as a table of Markdown.
+pub fn markdown() -> String {
+    let mut table = "| opcode | mnemonic | oparg | pops | does |\n|---|---|---|---|---|\n".to_owned();
+    for (op, meaning) in OPS {
+        let pops = match (op.pops(0), op.pops(1) - op.pops(0)) {
+            (pops, 0) => pops.to_string(),
+            (_, 1) => "oparg".to_owned(),
+            (_, per) => format!("{per}*oparg"),
+        };
+        let (byte, name, oparg) = (*op as u8, op.name(), op.oparg().name());
+        table.push_str(&format!("| `{byte:#04x}` | `{name}` | {oparg} | {pops} | {meaning} |\n"));
+    }
+    table
+}
+
+// Opcode, variant, mnemonic, oparg, how many values it pops (so many, and so many for each of the oparg), what it does.
 ops! {
-    /// Eight more bits above the next oparg.
-    0x01 ExtendedArg "EXTENDED_ARG" Bits 0 * 0;
-    /// A small int.
-    0x02 MakeInt "MAKE_INT" Int 0 * 0;
-    /// One of [`crate::common::CONSTS`].
-    0x03 LoadCommon "LAZY_LOAD_COMMON" Common 0 * 0;
-    /// Another constant, built first if it is not.
-    0x04 LazyLoadConstant "LAZY_LOAD_CONSTANT" Constant 0 * 0;
-    /// A str that is not interned.
-    0x05 MakeString "MAKE_STRING" Text 0 * 0;
-    /// A str that is interned.
-    0x06 MakeInternedString "MAKE_INTERNED_STRING" Text 0 * 0;
-    0x07 MakeBytes "MAKE_BYTES" Blob 0 * 0;
-    0x08 MakeLong "MAKE_LONG" Blob 0 * 0;
-    0x09 MakeFloat "MAKE_FLOAT" Blob 0 * 0;
-    /// Of two floats.
-    0x0a MakeComplex "MAKE_COMPLEX" Unused 2 * 0;
-    0x0b BuildTuple "BUILD_TUPLE" Count 0 * 1;
-    0x0c BuildList "BUILD_LIST" Count 0 * 1;
-    0x0d BuildSet "BUILD_SET" Count 0 * 1;
-    0x0e BuildMap "BUILD_MAP" Count 0 * 2;
-    0x0f BuildSlice "BUILD_SLICE" Three 3 * 0;
-    0x10 MakeFrozenSet "MAKE_FROZEN_SET" Count 0 * 1;
-    0x11 MakeFrozenDict "MAKE_FROZEN_DICT" Count 0 * 2;
-    /// A code object, as it is: dehydrated, if nobody needed it yet.
-    0x12 MakeCodeObject "MAKE_CODE_OBJECT" Code 0 * 0;
-    /// Stores the value under the constant's number, and goes on where it was needed.
-    0x13 ReturnConstant "RETURN_CONSTANT" Own 1 * 0;
+    0x01 ExtendedArg "EXTENDED_ARG" Bits 0 * 0 "Puts eight more bits above the next oparg";
+    0x02 MakeInt "MAKE_INT" Int 0 * 0 "Pushes a small int";
+    0x03 LoadCommon "LAZY_LOAD_COMMON" Common 0 * 0 "Pushes a common constant";
+    0x04 LazyLoadConstant "LAZY_LOAD_CONSTANT" Constant 0 * 0 "Pushes another constant, which is built first if it is not";
+    0x05 MakeString "MAKE_STRING" Text 0 * 0 "Pushes a str that is not interned";
+    0x06 MakeInternedString "MAKE_INTERNED_STRING" Text 0 * 0 "Pushes a str that is interned";
+    0x07 MakeBytes "MAKE_BYTES" Blob 0 * 0 "Pushes bytes";
+    0x08 MakeLong "MAKE_LONG" Blob 0 * 0 "Pushes an int";
+    0x09 MakeFloat "MAKE_FLOAT" Blob 0 * 0 "Pushes a float";
+    0x0a MakeComplex "MAKE_COMPLEX" Unused 2 * 0 "Pushes a complex number of two floats";
+    0x0b BuildTuple "BUILD_TUPLE" Count 0 * 1 "Pushes a tuple, its items deepest first";
+    0x0c BuildList "BUILD_LIST" Count 0 * 1 "Pushes a list";
+    0x0d BuildSet "BUILD_SET" Count 0 * 1 "Pushes a set";
+    0x0e BuildMap "BUILD_MAP" Count 0 * 2 "Pushes a dict of so many keys and values";
+    0x0f BuildSlice "BUILD_SLICE" Three 3 * 0 "Pushes a slice of start, stop and step";
+    0x10 MakeFrozenSet "MAKE_FROZEN_SET" Count 0 * 1 "Pushes a frozenset";
+    0x11 MakeFrozenDict "MAKE_FROZEN_DICT" Count 0 * 2 "Pushes a frozendict of so many keys and values";
+    0x12 MakeCodeObject "MAKE_CODE_OBJECT" Code 0 * 0 "Pushes a code object as it is: dehydrated, if nobody needed it yet";
+    0x13 ReturnConstant "RETURN_CONSTANT" Own 1 * 0 "Stores the constant, and goes on where it was needed";
 }
 
 /// Appends an instruction.
