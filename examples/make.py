@@ -595,6 +595,8 @@ def readme():
         "|---|---|",
         *(row(group, dumps) for group, dumps in DUMPS.items() if dumps[0].error),
         "",
+        "`python3.X record_executed.py MODULE` records which code objects run during an import, for `rehydrate lazy-report`.",
+        "",
         "[`downstream/`](downstream/tests/sequence.rs) is a crate of its own that tests with [insta](https://insta.rs) what",
         "rehydrate emits for a module: `cargo test` there, and `cargo insta review` when it has changed.",
         "",

@@ -136,7 +136,7 @@ fn dense_initializers() -> Vec<Example> {
 
 /// A module that has the dump's object as its constant.
 fn in_module(example: &Example) -> Example {
-    Example { file: module(example.python, b"", &[], &[example.file.clone()]), ..example.clone() }
+    Example { file: module(example.python, b"", &[], std::slice::from_ref(&example.file)), ..example.clone() }
 }
 
 /// Modules that are small for what they hydrate to.
