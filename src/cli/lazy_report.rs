@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::batch::{Failure, each};
 use super::files::InputFile;
-use super::{CompileOptions, Format, LazyArgs, PythonArg};
+use super::{Format, LayoutArg, PythonArg};
 use rehydrate::lazy::{Container, Report};
 use rehydrate::{Input, LazyOptions, Source};
 
@@ -33,20 +33,12 @@ pub(super) struct LazyReport {
     executed: PathBuf,
     #[command(flatten)]
     python: PythonArg,
-    #[command(flatten)]
-    options: CompileOptions,
-    #[command(flatten)]
-    layout: LayoutOnly,
+    /// How the container of a .pyc is laid out
+    #[arg(long, value_enum, default_value_t)]
+    lazy_layout: LayoutArg,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-#[derive(Debug, Args)]
-struct LayoutOnly {
-    /// How the container of a .pyc is laid out
-    #[arg(long, value_enum, default_value_t)]
-    lazy_layout: super::LayoutArg,
 }
 
 impl LazyReport {
@@ -58,8 +50,7 @@ impl LazyReport {
         let executed = String::from_utf8(executed.read()?)
             .map_err(|_| Failure::Refused(format!("{}: the names are not UTF-8", executed.name())))?;
         let names = || executed.lines().map(str::trim_end).filter(|name| !name.is_empty());
-        let lazy = LazyArgs { format: super::CompiledFormat::Lazy, lazy_layout: self.layout.lazy_layout };
-        let options = lazy.options(self.options).expect("it is lazy");
+        let options = LazyOptions { layout: self.lazy_layout.layout(), ..LazyOptions::default() };
         each(&[(input, ())], None, "reported", |input, ()| {
             let file = input.read()?;
             let report = match Input::read(&file, self.python.python)? {

@@ -207,10 +207,7 @@ impl LazyArgs {
     /// How to dehydrate, if that is what to do.
     fn options(self, compile: CompileOptions) -> Option<LazyOptions> {
         let Options { sharing, strip_caches, source_flags, .. } = compile.options();
-        let layout = match self.lazy_layout {
-            LayoutArg::Draft => Layout::Draft,
-            LayoutArg::Compact => Layout::Compact,
-        };
+        let layout = self.lazy_layout.layout();
         self.is_lazy().then_some(LazyOptions { layout, sharing, strip_caches, source_flags })
     }
 }
@@ -231,6 +228,15 @@ enum LayoutArg {
     /// Ours, version 1: numbers of variable length, no padding, bytecode without its inline caches
     #[default]
     Compact,
+}
+
+impl LayoutArg {
+    fn layout(self) -> Layout {
+        match self {
+            Self::Draft => Layout::Draft,
+            Self::Compact => Layout::Compact,
+        }
+    }
 }
 
 /// What a lazy container was turned back into.

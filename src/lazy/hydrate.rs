@@ -142,7 +142,9 @@ fn budget(file_len: usize) -> usize {
 /// What an empty code object counts for.
 const CODE_COST: usize = 100;
 
-/// Hydrates the objects of a container. See the [module](self).
+/// Hydrates the objects of a container.
+///
+/// What was wrong once is wrong again: after an error, it can go on with other code objects.
 pub struct Machine<'c> {
     container: &'c Container<'c>,
     heap: Heap<'c>,
@@ -180,7 +182,9 @@ pub fn hydrate<'c>(container: &'c Container<'c>) -> Result<(Heap<'c>, ObjectId)>
     let mut machine = Machine::new(container);
     // As measured: an entry of any kind is one object, and a code object with its tables and tuples six more.
     let [codes, constants, texts, blobs] = container.counts().map(|count| count as usize);
-    let (objects, items) = (7 * codes + constants + texts + blobs, container.file.len() / 16);
+    let objects = 7 * codes + constants + texts + blobs;
+    // What the file claims, as far as it may be true.
+    let (objects, items) = (objects.min(container.file.len() / 8 + 64), container.file.len() / 16);
     machine.heap = Heap::with_capacity(container.python(), objects, items);
     machine.hydrate_all()?;
     Ok(machine.finish())
@@ -592,7 +596,10 @@ impl<'c> Machine<'c> {
     fn bytecode(&mut self, record: &Record<'c>, code: u32) -> Result<ObjectId> {
         let table = record.tables[Field::Code as usize];
         if record.flags & (REWRITTEN | STRIPPED | SHARED) == 0 {
-            return self.blob(table);
+            let object = self.blob(table)?;
+            let Object::Bytes(bytes) = self.heap[object] else { unreachable!("a blob is bytes") };
+            self.charge(bytes.len())?;
+            return Ok(object);
         }
         let (bytes, place) = match table {
             TableRef::Inline(bytes) => (bytes, None),

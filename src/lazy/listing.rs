@@ -11,7 +11,7 @@ use super::ops::{Op, Oparg, decode};
 use super::rewrite::{Class, class};
 use super::{Container, Layout, What};
 use crate::common;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::heap::{Encoding, Heap, Object, ObjectId, Str};
 use crate::literal;
 use crate::python::Field;
@@ -54,14 +54,22 @@ impl<'c> Listing<'c> {
     /// Hydrates the container, and lists it.
     ///
     /// # Errors
-    /// As [`super::hydrate()`].
+    /// As [`super::hydrate()`]; [`ErrorKind::BudgetExceeded`] for a listing out of proportion to the file.
     pub fn new(container: &'c Container<'c>) -> Result<Self> {
         let mut machine = Machine::new(container);
         machine.hydrate_all()?;
         let names = code_names(&machine)?;
         let mut listing = Self { container, codes: Vec::new(), constants: Vec::new() };
+        // Of the draft's layout, several code objects may have the same bytecode and constants.
+        let budget = 4 * container.file().len() + (64 << 10);
+        let mut listed = 0;
         for (number, name) in (0..).zip(&names) {
-            listing.codes.push(code_rows(&machine, number, name.clone(), &names)?);
+            let rows = code_rows(&machine, number, name.clone(), &names)?;
+            listed += 2 * rows.instructions.len() + rows.consts.len();
+            if listed > budget {
+                return Err(ErrorKind::BudgetExceeded { what: "listing", budget: budget as u64 }.into());
+            }
+            listing.codes.push(rows);
         }
         for number in 0..container.table(What::Constant).len {
             let target = container.resolve(What::Constant, number)?;
