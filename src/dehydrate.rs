@@ -132,6 +132,7 @@ enum Blob<'a> {
     Long(Vec<u8>),
 }
 
+/// Gives out numbers, and makes records and programs of them.
 struct Writer<'g, 'h, 'a> {
     graph: &'g Graph<'h, 'a>,
     options: LazyOptions,
@@ -273,7 +274,10 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
                     continue;
                 }
                 if !self.is_listed(field, tuple) {
-                    self.add_constant(tuple);
+                    // It stands in no run, so one entry is enough.
+                    if self.constant_numbers[tuple.index()] == NONE {
+                        self.add_constant(tuple);
+                    }
                     continue;
                 }
                 let is_names = field.kind() == FieldKind::Names;
@@ -726,7 +730,7 @@ impl Parts<'_> {
             align(file, if matches!(blob, Blob::Float(_)) { 8 } else { 2 });
             let offset = file.len();
             put(file, blobs + 4 * number, offset)?;
-            if let Blob::Bytes([..]) | Blob::Made(_) = blob {
+            if let Blob::Bytes(_) | Blob::Made(_) = blob {
                 varint::write(file, blob.bytes().len() as u32);
             }
             file.extend_from_slice(&blob.bytes());

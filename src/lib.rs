@@ -12,6 +12,9 @@
 //! bytes ─Initializer::read→ Image ─verify→ Verified ─run→ Heap
 //! ```
 //!
+//! The second way to write a dump is the lazy container ([`lazy`]): [`dehydrate()`] makes it, [`lazy::hydrate()`] gives the heap
+//! again, all of it or as much as is needed.
+//!
 //! # Examples
 //!
 //! Compile the dump of `(1, 'a', 37.0, (2, 'foo'))`, list the initializer, and run it:

@@ -9,7 +9,7 @@ use super::{Format, LayoutArg, PythonArg};
 use rehydrate::lazy::{Container, Report};
 use rehydrate::{Input, LazyOptions, Source};
 
-/// Say what a lazy container saves when only some of its code objects run
+/// Say what laziness saves when only some code objects run
 ///
 /// FILE has the qualified names of those that ran, one a line; examples/record_executed.py records them during a real
 /// import. What they need is hydrated, and counted against all that there is: entries, bytes that are read, objects that are
