@@ -5,7 +5,7 @@ use super::batch::{Failure, each};
 use super::files::{InputFile, Output, SOURCES, find};
 use rehydrate::{Input, Python};
 
-/// Rewrite .pyc files and dumps so that equal modules have equal bytes
+/// Rewrite .pyc files and dumps: equal modules get equal bytes
 ///
 /// What CPython writes depends on the process that compiled: reference flags on reference counts, the order of sets on
 /// hashes, interned strings on what was imported before. The canonical dump depends on the objects alone; CPython loads

@@ -8,7 +8,7 @@ use super::{CompileOptions, Inputs};
 use rehydrate::stats::{Coding, FileStats, Summary, measure, measure_initializer};
 use rehydrate::{Input, Options, Python};
 
-/// Measure initializers: sizes against marshal, sharing, instructions
+/// Measure initializers: size against marshal, sharing, instructions
 ///
 /// The payload, instructions and binary data, stands against the marshal dump: raw, and each file compressed by itself.
 /// Percentiles are over files. A .pyinit is measured as it is, against the dump that it turns back into; a .pylazy
