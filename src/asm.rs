@@ -94,7 +94,7 @@ struct CodeLines {
 }
 
 enum Place {
-    Inline { bytes: Vec<u8>, stripped: bool },
+    Inline { bytes: Vec<u8>, table: fn(u32) -> Table },
     Elsewhere(Table),
 }
 
@@ -318,15 +318,23 @@ impl Assembler {
             let (_, place) = place.ok_or_else(|| missing(field))?;
             let table = match place {
                 Place::Elsewhere(table) => *table,
-                Place::Inline { bytes, stripped } => {
+                Place::Inline { bytes, table } => {
                     self.sections[Section::of_table(*field) as usize].extend_from_slice(bytes);
-                    let len = small(bytes.len())?;
-                    if *stripped { Table::Stripped(len) } else { Table::Inline(len) }
+                    table(small(bytes.len())?)
                 }
             };
             let has_caches = *field == Field::Code && caches::has_caches(code.python);
-            if matches!(table, Table::Stripped(_)) && !has_caches {
-                return Err(format!("{} of Python {} has no caches", field.name(), code.python));
+            match table {
+                Table::Stripped(_) | Table::Quickened(_) if !has_caches => {
+                    return Err(format!("{} of Python {} has no caches", field.name(), code.python));
+                }
+                Table::Inline(_) if has_caches && code.is_full => {
+                    return Err(format!("{} of MAKE_FULL_CODE is stripped or quickened", field.name()));
+                }
+                Table::Quickened(_) if !code.is_full => {
+                    return Err(format!("{} of MAKE_CODE is not quickened", field.name()));
+                }
+                _ => {}
             }
             table.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
@@ -403,13 +411,13 @@ impl CodeLines {
     /// `empty`, `table 12`, `slot 5`, or hexadecimal, which can go on.
     fn table(&mut self, field: Field, rest: &[&str]) -> Parsed {
         let place = match rest {
-            ["empty"] => Place::Inline { bytes: Vec::new(), stripped: false },
-            ["stripped", digits] => {
+            ["empty"] => Place::Inline { bytes: Vec::new(), table: Table::Inline },
+            [form @ ("stripped" | "quickened"), digits] => {
                 let mut bytes = Vec::new();
                 if *digits != "empty" {
                     hex(digits, &mut bytes)?;
                 }
-                Place::Inline { bytes, stripped: true }
+                Place::Inline { bytes, table: if *form == "stripped" { Table::Stripped } else { Table::Quickened } }
             }
             ["table", at] => Place::Elsewhere(Table::Earlier(table_number(at)?)),
             ["slot", at] => Place::Elsewhere(Table::Slot(table_number(at)?)),
@@ -420,7 +428,7 @@ impl CodeLines {
                 }
                 let mut bytes = Vec::new();
                 hex(digits, &mut bytes)?;
-                Place::Inline { bytes, stripped: false }
+                Place::Inline { bytes, table: Table::Inline }
             }
             _ => return Err(format!(".{} takes hexadecimal, empty, table N or slot N", field.name())),
         };

@@ -1,13 +1,33 @@
-//! Inline caches of bytecode: left out of an initializer, and put back.
+//! Inline caches of bytecode: left out of an initializer and put back, or filled as CPython fills them.
 //!
 //! From 3.11 on, some instructions are followed by cache entries, two bytes each, which are all zero in marshal: a fifth
-//! of a dump. How many follow which opcode is data, taken from the interpreters themselves.
+//! of a dump. How many follow which opcode is data, taken from the interpreters themselves. When CPython makes a code
+//! object, it *quickens* its bytecode: puts a counter into the first entry, and 3.12 joins some pairs of instructions.
 //!
-//! Invariant: what [`strip`] accepts, [`restore`] gives back.
+//! Invariants:
+//! - What [`strip`] accepts, [`restore`] gives back.
+//! - What [`quicken`] accepts, [`unquicken`] gives back.
+//!
+//! Source: CPython 3.12 to 3.15 `Python/specialize.c`, `_PyCode_Quicken`; `Objects/codeobject.c`, `deopt_code`.
 
 use std::sync::LazyLock;
 
 use crate::python::Python;
+
+/// What is known of the opcodes of a version.
+#[derive(Clone)]
+struct Opcodes {
+    /// Entries by opcode.
+    entries: Entries,
+    /// By opcode: the first entry of a new code object.
+    counters: [[u8; 2]; 256],
+    /// By opcode: whether marshal sees it.
+    is_ordinary: [bool; 256],
+    /// Pairs of opcodes, and what the first becomes.
+    pairs: Vec<([u8; 2], u8)>,
+    /// By opcode: what it was before it was the first of a pair.
+    first_of_pair: [Option<u8>; 256],
+}
 
 /// Entries by opcode.
 type Entries = [u8; 256];
@@ -18,25 +38,58 @@ const MAX_ENTRIES: usize = 10;
 /// An instruction, and as many entries as it may have.
 const WINDOW: usize = 2 + 2 * MAX_ENTRIES;
 
-/// By minor version; `None` where it has none at all. `python3 tools/inline_caches.py PYTHON...` makes the data again.
-static ENTRIES: LazyLock<Vec<Option<Entries>>> = LazyLock::new(|| {
+/// By minor version; `None` where there are no caches at all. `python3 tools/inline_caches.py PYTHON...` makes the data again.
+static OPCODES: LazyLock<Vec<Option<Opcodes>>> = LazyLock::new(|| {
     let mut all = vec![None; usize::from(Python::LATEST.minor()) + 1];
-    for row in include_str!("../data/inline_caches.tsv").lines().skip(1) {
-        let mut cells = row.split('\t');
-        let mut cell = || cells.next().expect("a row has four cells");
-        let python: Python = cell().parse().expect("the data names a known version");
-        let opcode: usize = cell().parse().expect("an opcode is a number");
-        let _name = cell();
-        let n: u8 = cell().parse().expect("entries are a number");
-        assert!(usize::from(n) <= MAX_ENTRIES, "{python} has an instruction with {n} entries");
-        all[usize::from(python.minor())].get_or_insert([0; 256])[opcode] = n;
+    let empty = Opcodes {
+        entries: [0; 256],
+        counters: [[0; 2]; 256],
+        is_ordinary: [false; 256],
+        pairs: Vec::new(),
+        first_of_pair: [None; 256],
+    };
+    for row in rows(include_str!("../data/inline_caches.tsv")) {
+        let [python, opcode, _name, n, counter] = row;
+        let of = all[minor(python)].get_or_insert(empty.clone());
+        let opcode = usize::from(number(opcode));
+        of.entries[opcode] = u8::try_from(number(n)).expect("entries are few");
+        assert!(usize::from(of.entries[opcode]) <= MAX_ENTRIES, "{python} has an instruction with {n} entries");
+        of.counters[opcode] = number(counter).to_le_bytes();
+        of.is_ordinary[opcode] = true;
+    }
+    for row in rows(include_str!("../data/superinstructions.tsv")) {
+        let [python, first, second, becomes, _name] = row;
+        let of = all[minor(python)].as_mut().expect("a version with superinstructions has caches");
+        let [first, second, becomes] =
+            [first, second, becomes].map(|opcode| u8::try_from(number(opcode)).expect("an opcode is a byte"));
+        of.pairs.push(([first, second], becomes));
+        of.first_of_pair[usize::from(becomes)] = Some(first);
     }
     all
 });
 
+fn rows(table: &str) -> impl Iterator<Item = [&str; 5]> {
+    table.lines().skip(1).map(|row| {
+        let mut cells = row.split('\t');
+        std::array::from_fn(|_| cells.next().expect("a row has five cells"))
+    })
+}
+
+fn number(cell: &str) -> u16 {
+    cell.parse().expect("a cell holds a number")
+}
+
+fn minor(python: &str) -> usize {
+    usize::from(python.parse::<Python>().expect("the data names a known version").minor())
+}
+
+fn opcodes(python: Python) -> Option<&'static Opcodes> {
+    OPCODES[usize::from(python.minor())].as_ref()
+}
+
 /// The entries of a version, by opcode; `None` where it has no inline caches.
 pub(crate) fn entries(python: Python) -> Option<&'static Entries> {
-    ENTRIES[usize::from(python.minor())].as_ref()
+    opcodes(python).map(|opcodes| &opcodes.entries)
 }
 
 /// Whether bytecode of this version has inline caches.
@@ -107,6 +160,99 @@ pub(crate) fn restore(python: Python, stripped: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(odd);
 }
 
+/// Appends bytecode as CPython holds it in a new code object. `false`, and nothing appended, if the caches are not all
+/// there and zero, or if [`unquicken`] would give something else back.
+pub fn quicken(python: Python, bytecode: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(opcodes) = opcodes(python) else { return false };
+    let start = out.len();
+    out.extend_from_slice(bytecode);
+    let quickened = &mut out[start..];
+    let (mut at, mut before) = (0, None);
+    let mut is_plain = bytecode.len().is_multiple_of(2);
+    while is_plain && at < bytecode.len() {
+        let opcode = bytecode[at];
+        let len = 2 * usize::from(opcodes.entries[usize::from(opcode)]);
+        is_plain = opcodes.first_of_pair[usize::from(opcode)].is_none()
+            && bytecode.get(at + 2..at + 2 + len).is_some_and(|caches| caches.iter().all(|byte| *byte == 0));
+        if len > 0 && is_plain {
+            quickened[at + 2..at + 4].copy_from_slice(&opcodes.counters[usize::from(opcode)]);
+        }
+        if let Some(before) = before
+            && let Some((_, becomes)) = opcodes.pairs.iter().find(|(pair, _)| *pair == [before, opcode])
+        {
+            quickened[at - 2] = *becomes;
+        }
+        before = (len == 0).then_some(opcode);
+        at += 2 + len;
+    }
+    if !is_plain {
+        out.truncate(start);
+    }
+    is_plain
+}
+
+/// Appends quickened bytecode as it stands in marshal. `false` if it is not what [`quicken`] gives.
+pub fn unquicken(python: Python, quickened: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(opcodes) = opcodes(python) else { return false };
+    let start = out.len();
+    out.extend_from_slice(quickened);
+    let bytecode = &mut out[start..];
+    let (mut at, mut joins_next) = (0, None);
+    let mut is_quickened = quickened.len().is_multiple_of(2);
+    while is_quickened && at < bytecode.len() {
+        let joined = quickened[at];
+        let opcode = opcodes.first_of_pair[usize::from(joined)].unwrap_or(joined);
+        let len = 2 * usize::from(opcodes.entries[usize::from(opcode)]);
+        bytecode[at] = opcode;
+        // What the instruction before this one said of the two.
+        is_quickened = match joins_next {
+            Some((first, becomes)) => {
+                let pair = opcodes.pairs.iter().find(|(pair, _)| *pair == [first, opcode]);
+                pair.map_or(first, |(_, becomes)| *becomes) == becomes
+            }
+            None => true,
+        };
+        joins_next = (len == 0).then_some((opcode, joined));
+        match bytecode.get_mut(at + 2..at + 2 + len) {
+            Some([]) => {}
+            Some(caches) => {
+                let (counter, rest) = caches.split_at(2);
+                is_quickened &= counter == opcodes.counters[usize::from(opcode)] && rest.iter().all(|byte| *byte == 0);
+                caches.fill(0);
+            }
+            None => is_quickened = false,
+        }
+        at += 2 + len;
+    }
+    // The last instruction joins nothing.
+    is_quickened && joins_next.is_none_or(|(opcode, joined)| opcode == joined)
+}
+
+/// Whether CPython can read, compare and free a code object with this quickened bytecode: every opcode is an ordinary one
+/// of the version, and every cache lies inside.
+pub fn is_sound(python: Python, quickened: &[u8]) -> bool {
+    let Some(opcodes) = opcodes(python) else { return false };
+    let (units, []) = quickened.as_chunks::<2>() else { return false };
+    let mut at = 0;
+    while let Some([opcode, _]) = units.get(at) {
+        let base = opcodes.first_of_pair[usize::from(*opcode)].unwrap_or(*opcode);
+        if !opcodes.is_ordinary[usize::from(base)] {
+            return false;
+        }
+        at += 1 + usize::from(opcodes.entries[usize::from(base)]);
+    }
+    at == units.len()
+}
+
+/// By opcode: how many units of two bytes an instruction takes with its caches; 0 for one that marshal never sees.
+pub fn units(python: Python) -> Option<[u8; 256]> {
+    let opcodes = opcodes(python)?;
+    Some(std::array::from_fn(|opcode| match opcodes.is_ordinary[opcode] {
+        true => 1 + opcodes.entries[opcode],
+        false => opcodes.first_of_pair[opcode].map_or(0, |first| 1 + opcodes.entries[usize::from(first)]),
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +302,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn quickening_sets_counters_and_joins_pairs() {
+        let check = |python: &str, bytecode: &[u8], expected: &[u8]| {
+            let (python, mut quickened, mut back) = (python.parse().unwrap(), Vec::new(), Vec::new());
+            assert!(quicken(python, bytecode, &mut quickened));
+            assert_eq!(quickened, expected);
+            assert!(unquicken(python, &quickened, &mut back) && is_sound(python, &quickened));
+            assert_eq!(back, bytecode);
+        };
+        // 3.12: LOAD_FAST, LOAD_FAST, LOAD_CONST; then BINARY_OP with one entry.
+        check("3.12", b"\x7c\0\x7c\x01\x64\0\x7a\0\0\0", b"\x58\0\x56\x01\x64\0\x7a\0\x11\0");
+        // 3.13: RESUME, CALL with three entries, JUMP_BACKWARD with one.
+        check("3.13", b"\x95\0\x35\x01\0\0\0\0\0\0\x4d\0\0\0", b"\x95\0\x35\x01\x11\0\0\0\0\0\x4d\0\x04\x01");
+        check("3.11", b"\x97\0\x7a\0\0\0", b"\x97\0\x7a\0\0\0");
+    }
+
+    #[test]
+    fn what_is_not_quickened_is_told() {
+        let python = "3.12".parse().unwrap();
+        // Two instructions that would be one; one that has no second; a wrong counter; caches that are cut short.
+        for wrong in [&b"\x7c\0\x7c\0"[..], b"\x58\0\x53\0", b"\x58\0", b"\x7a\0\x12\0", b"\x7a\0", b"\x7c"] {
+            assert!(!unquicken(python, wrong, &mut Vec::new()), "{wrong:x?}");
+        }
+        for wrong in [&b"\x7a\0\x01\0"[..], b"\x7a\0", b"\x58\0\x7c\0"] {
+            let mut out = Vec::new();
+            assert!(!quicken(python, wrong, &mut out) && out.is_empty(), "{wrong:x?}");
+        }
+        // INSTRUMENTED_LINE, and caches that are cut short.
+        assert!(!is_sound(python, b"\xfe\0") && !is_sound(python, b"\x7a\0"));
     }
 
     #[test]

@@ -19,33 +19,58 @@ pub(crate) struct Batched<'v> {
 /// The cursors of an image.
 #[derive(Debug, Clone)]
 pub(crate) struct Data<'v> {
-    sections: [&'v [u8]; Section::ALL.len()],
-    at: [usize; Section::ALL.len()],
+    /// What was not read yet.
+    rest: [&'v [u8]; Section::ALL.len()],
+    lens: [usize; Section::ALL.len()],
+    /// Whether bytecode of its Python has inline caches.
+    has_caches: bool,
 }
 
 impl<'v> Data<'v> {
     pub(crate) fn new(image: &'v Image<'_>) -> Self {
-        Self { sections: Section::ALL.map(|section| image.section(section)), at: [0; Section::ALL.len()] }
+        let rest = Section::ALL.map(|section| image.section(section));
+        Self { rest, lens: rest.map(<[u8]>::len), has_caches: image.python().is_ok_and(has_caches) }
     }
 
     /// How much of a section was read.
     pub(crate) fn position(&self, section: Section) -> usize {
-        self.at[section as usize]
+        self.lens[section as usize] - self.rest[section as usize].len()
     }
 
+    /// What was not read yet of a section, for a reader of its own; what it leaves.
     #[inline]
+    pub(crate) fn rest(&mut self, section: Section) -> &mut &'v [u8] {
+        &mut self.rest[section as usize]
+    }
+
+    /// The names that were not read yet.
+    #[inline]
+    pub(crate) fn names(&self) -> &'v [u8] {
+        self.rest[Section::Names as usize]
+    }
+
+    #[inline(always)]
     pub(crate) fn take(&mut self, section: Section, len: u32) -> Result<&'v [u8]> {
-        let (needed, at) = (len as usize, self.at[section as usize]);
-        match self.sections[section as usize][at..].get(..needed) {
-            Some(bytes) => {
-                self.at[section as usize] += needed;
+        let rest = &mut self.rest[section as usize];
+        match rest.split_at_checked(len as usize) {
+            Some((bytes, after)) => {
+                *rest = after;
                 Ok(bytes)
             }
-            None => {
-                let left = self.sections[section as usize].len() - at;
-                Err(self.error(section, ErrorKind::UnexpectedEnd { what: section.name(), needed, left }))
-            }
+            None => Err(self.cut_short(section, len)),
         }
+    }
+
+    #[cold]
+    pub(crate) fn cut_short(&self, section: Section, len: u32) -> Error {
+        let left = self.rest[section as usize].len();
+        self.error(section, ErrorKind::UnexpectedEnd { what: section.name(), needed: len as usize, left })
+    }
+
+    #[cold]
+    pub(crate) fn bad_varint(&self, section: Section) -> Error {
+        let what = if section == Section::References { "the references" } else { "the counts" };
+        self.error(section, ErrorKind::BadVarint(what))
     }
 
     pub(crate) fn float(&mut self) -> Result<u64> {
@@ -53,20 +78,26 @@ impl<'v> Data<'v> {
     }
 
     /// A number of a code object.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&mut self) -> Result<u32> {
-        let at = &mut self.at[Section::Counts as usize];
-        let number = varint::read(self.sections[Section::Counts as usize], at);
-        number.ok_or_else(|| self.error(Section::Counts, ErrorKind::BadVarint("the counts")))
+        let rest = &mut self.rest[Section::Counts as usize];
+        match varint::split(rest) {
+            Some((number, after)) => {
+                *rest = after;
+                Ok(number)
+            }
+            None => Err(self.bad_varint(Section::Counts)),
+        }
     }
 
-    pub(crate) fn table(&mut self, field: Field, python: Python) -> Result<Table> {
+    #[inline]
+    pub(crate) fn table(&mut self, op: Op, field: Field) -> Result<Table> {
         let number = self.count()?;
-        Ok(Table::of(number, field == Field::Code && has_caches(python)))
+        Ok(Table::of(number, field == Field::Code && self.has_caches, op))
     }
 
     /// A str of an instruction that makes many.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn batched(&mut self, op: Op) -> Result<Batched<'v>> {
         let len = self.count()?;
         let uses = if op.counts_uses() { Some(self.count()?) } else { None };
@@ -108,17 +139,23 @@ impl<'v> Data<'v> {
         Ok(())
     }
 
-    fn reference(&mut self) -> Result<u32> {
-        let at = &mut self.at[Section::References as usize];
-        let number = varint::read(self.sections[Section::References as usize], at);
-        number.ok_or_else(|| self.error(Section::References, ErrorKind::BadVarint("the references")))
+    #[inline]
+    pub(crate) fn reference(&mut self) -> Result<u32> {
+        let rest = &mut self.rest[Section::References as usize];
+        match varint::split(rest) {
+            Some((number, after)) => {
+                *rest = after;
+                Ok(number)
+            }
+            None => Err(self.bad_varint(Section::References)),
+        }
     }
 
     /// # Errors
     /// [`ErrorKind::UnreadData`] if a section goes on.
     pub(crate) fn check_end(&self) -> Result<()> {
         for section in Section::ALL {
-            let left = self.sections[section as usize].len() - self.position(section);
+            let left = self.rest[section as usize].len();
             if left > 0 {
                 return Err(self.error(section, ErrorKind::UnreadData { section: section.name(), left }));
             }

@@ -334,7 +334,9 @@ impl<'g> Emitter<'g> {
             // MAKE_CODE tells by its oparg which ones it copies.
             as_references += operands.len() - n_copied;
         }
-        (as_references < as_operands).then_some(n_copied as u32)
+        // A loader executes one instruction faster than many.
+        let is_better = as_references < as_operands || self.dialect.profile.is_for_loaders() && n_copied > 0;
+        is_better.then_some(n_copied as u32)
     }
 
     #[inline]
@@ -501,9 +503,10 @@ impl<'g> Emitter<'g> {
         for field in &layout.numbers {
             varint::write(counts, code.number(*field).cast_unsigned());
         }
+        let is_full = self.is_full(id);
         for (field, &table) in layout.tables.iter().zip(self.graph.tables(id)) {
             let Object::Bytes(bytes) = *self.graph.object(table) else { unreachable!("the reader checks fields") };
-            let place = self.table(table, *field, bytes);
+            let place = self.table(table, *field, bytes, is_full);
             let has_caches = *field == Field::Code && caches::has_caches(heap.python());
             place.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
@@ -517,34 +520,50 @@ impl<'g> Emitter<'g> {
                 }
             }
         }
-        let op = if self.derived(id) { Op::MakeFullCode } else { Op::MakeCode };
-        self.op(op, mask);
+        if is_full {
+            self.derived(id);
+        }
+        self.op(if is_full { Op::MakeFullCode } else { Op::MakeCode }, mask);
     }
 
-    /// Writes what CPython derives of a code object. Whether the profile wants it and the version derives anything.
-    fn derived(&mut self, id: NodeId) -> bool {
+    /// The bytes of the tables of a code object.
+    fn tables(&self, id: NodeId) -> impl Iterator<Item = (Field, &'g [u8])> {
+        let graph = self.graph;
+        graph.heap.python().layout().tables.iter().zip(graph.tables(id)).map(move |(field, &table)| {
+            let Object::Bytes(bytes) = *graph.object(table) else { unreachable!("the reader checks fields") };
+            (*field, bytes)
+        })
+    }
+
+    /// Whether a code object is made by MAKE_FULL_CODE: the profile wants it, the version derives numbers, and the
+    /// bytecode is one that can be stripped, and quickened.
+    fn is_full(&self, id: NodeId) -> bool {
         let python = self.graph.heap.python();
-        let (mut kinds, mut first_traceable) = ([0; 3], None);
-        if self.dialect.profile.is_for_loaders() {
-            for (field, &table) in python.layout().tables.iter().zip(self.graph.tables(id)) {
-                let Object::Bytes(bytes) = *self.graph.object(table) else { unreachable!("the reader checks fields") };
-                match field {
-                    Field::LocalsPlusKinds => kinds = count_kinds(bytes),
-                    Field::Code => first_traceable = python.first_traceable(bytes),
-                    _ => {}
-                }
+        let (_, bytecode) =
+            self.tables(id).find(|(field, _)| *field == Field::Code).expect("every version has bytecode");
+        self.dialect.profile.is_for_loaders()
+            && python.first_traceable(bytecode).is_some()
+            && caches::quicken(python, bytecode, &mut Vec::with_capacity(bytecode.len()))
+    }
+
+    /// Writes what CPython derives of a code object.
+    fn derived(&mut self, id: NodeId) {
+        let (mut kinds, mut first_traceable) = ([0; 3], 0);
+        for (field, bytes) in self.tables(id) {
+            match field {
+                Field::LocalsPlusKinds => kinds = count_kinds(bytes),
+                Field::Code => first_traceable = self.graph.heap.python().first_traceable(bytes).unwrap_or_default(),
+                _ => {}
             }
         }
-        let Some(first_traceable) = first_traceable else { return false };
         for number in kinds.into_iter().chain([first_traceable]) {
             varint::write(&mut self.sections[Section::Counts as usize], number);
         }
-        true
     }
 
     /// Where a table stands; its bytes go to its section, if they are not on the stack or there already. Empty and
     /// one-byte tables are process-wide, so sharing them says nothing.
-    fn table(&mut self, id: NodeId, field: Field, bytes: &[u8]) -> Table {
+    fn table(&mut self, id: NodeId, field: Field, bytes: &[u8], is_full: bool) -> Table {
         let section = Section::of_table(field);
         if bytes.len() > 1 {
             if self.graph.sharing != Sharing::None {
@@ -568,6 +587,9 @@ impl<'g> Emitter<'g> {
         let python = self.graph.heap.python();
         if self.dialect.strips_caches && field == Field::Code && caches::strip(python, bytes, data) {
             return Table::Stripped(len(data));
+        }
+        if is_full && field == Field::Code && caches::quicken(python, bytes, data) {
+            return Table::Quickened(len(data));
         }
         data.extend_from_slice(bytes);
         Table::Inline(len(data))

@@ -89,6 +89,8 @@ pub enum Table {
     Inline(u32),
     /// As many bytes of bytecode without its inline caches. See `caches.rs`.
     Stripped(u32),
+    /// As many bytes of bytecode as CPython holds it in a new code object: what MAKE_FULL_CODE keeps whole.
+    Quickened(u32),
     /// The table of this number in the same section, again. Low bits 01.
     Earlier(u32),
     /// The bytes object in this stack slot. Low bits 11.
@@ -100,6 +102,7 @@ impl Table {
     pub(crate) fn write(self, has_caches: bool, counts: &mut Vec<u8>) {
         let number = match self {
             Self::Stripped(len) => len << 1,
+            Self::Quickened(len) => len << 1 | 0b10,
             Self::Inline(len) if has_caches => len << 1 | 0b10,
             Self::Inline(len) => len << 1,
             Self::Earlier(number) => number << 2 | 0b01,
@@ -108,12 +111,13 @@ impl Table {
         varint::write(counts, number);
     }
 
-    /// What its varint says.
-    pub(crate) fn of(number: u32, has_caches: bool) -> Self {
+    /// What its varint says, in an instruction.
+    pub(crate) fn of(number: u32, has_caches: bool, op: Op) -> Self {
         match number & 0b11 {
             0b01 => Self::Earlier(number >> 2),
             0b11 => Self::Slot(number >> 2),
             0b00 if has_caches => Self::Stripped(number >> 1),
+            0b10 if has_caches && op == Op::MakeFullCode => Self::Quickened(number >> 1 & !1),
             0b10 if has_caches => Self::Inline(number >> 1 & !1),
             _ => Self::Inline(number >> 1),
         }

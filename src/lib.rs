@@ -41,10 +41,14 @@
 //!
 //! [faster-cpython/ideas issue 566]: https://github.com/faster-cpython/ideas/issues/566
 
+// The command line uses this crate as any other would.
+extern crate self as rehydrate;
+
 pub mod asm;
-mod caches;
+pub mod caches;
 pub mod canonical;
 pub mod check;
+pub mod cli;
 pub mod common;
 pub mod compare;
 pub mod compile;

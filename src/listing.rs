@@ -76,8 +76,8 @@ pub enum TableData<'v> {
     Inline {
         /// Its number, if it is longer than a byte.
         number: Option<u32>,
-        /// Whether it is bytecode without its inline caches.
-        stripped: bool,
+        /// How they stand there.
+        form: Form,
         /// Its bytes.
         bytes: &'v [u8],
     },
@@ -85,6 +85,17 @@ pub enum TableData<'v> {
     Earlier(u32),
     /// The bytes object in this stack slot.
     Slot(u32),
+}
+
+/// How the bytes of a table stand in the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As they are in marshal.
+    Whole,
+    /// Bytecode without its inline caches.
+    Stripped,
+    /// Bytecode as CPython holds it in a new code object.
+    Quickened,
 }
 
 /// The most characters of a summary; `frozenset(` and `<code ` around one come on top.
@@ -192,11 +203,9 @@ impl CodeData<'_> {
         for (field, table) in &self.tables {
             let line = format!("{indent}.{}", field.name());
             match table {
-                TableData::Inline { bytes: [], stripped, .. } => {
-                    writeln!(f, "{line}{} empty", if *stripped { " stripped" } else { "" })?;
-                }
-                TableData::Inline { number, stripped, bytes } => {
-                    let word = if *stripped { " stripped" } else { "" };
+                TableData::Inline { bytes: [], form, .. } => writeln!(f, "{line}{} empty", form.word())?,
+                TableData::Inline { number, form, bytes } => {
+                    let word = form.word();
                     let note = number.map_or_else(String::new, |number| format!("  ; table {number}"));
                     let (first, rest) = bytes.split_at(bytes.len().min(HEX_WIDTH));
                     writeln!(f, "{line}{word} {}{note}", hex(first))?;
@@ -213,8 +222,9 @@ impl CodeData<'_> {
         let numbers = self.numbers.iter().map(|(field, number)| (field.name().to_owned(), (*number).into()));
         let tables = self.tables.iter().map(|(field, table)| {
             let table = match table {
-                TableData::Inline { number, stripped, bytes } => {
-                    json!({ "table": number, "stripped": stripped, "hex": hex(bytes) })
+                TableData::Inline { number, form, bytes } => {
+                    let (stripped, quickened) = (*form == Form::Stripped, *form == Form::Quickened);
+                    json!({ "table": number, "stripped": stripped, "quickened": quickened, "hex": hex(bytes) })
                 }
                 TableData::Earlier(number) => json!({ "table": number }),
                 TableData::Slot(slot) => json!({ "slot": slot }),
@@ -280,6 +290,17 @@ pub struct Rows<'v> {
     /// The str of MAKE_STRINGS.
     made: Vec<String>,
     stack: Vec<Summary>,
+}
+
+impl Form {
+    /// What stands before the bytes in a listing.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Stripped => " stripped",
+            Self::Quickened => " quickened",
+        }
+    }
 }
 
 /// What is shown of a value. Slots that hold one object hold one summary, so that a container grows in all of them.
@@ -351,14 +372,19 @@ impl<'v> Rows<'v> {
         let numbers = layout.numbers.iter().map(&mut number).collect();
         let mut table = |field: &Field| {
             let section = Section::of_table(*field);
-            let table = self.data.table(*field, self.verified.python()).expect(VERIFIED);
+            let table = self.data.table(op, *field).expect(VERIFIED);
             let table = match table {
-                Table::Inline(len) | Table::Stripped(len) => {
+                Table::Inline(len) | Table::Stripped(len) | Table::Quickened(len) => {
                     let bytes = self.data.take(section, len).expect(VERIFIED);
                     let next = &mut self.n_tables[section as usize];
                     let number = (len > 1).then_some(*next);
                     *next += u32::from(number.is_some());
-                    TableData::Inline { number, stripped: matches!(table, Table::Stripped(_)), bytes }
+                    let form = match table {
+                        Table::Stripped(_) => Form::Stripped,
+                        Table::Quickened(_) => Form::Quickened,
+                        _ => Form::Whole,
+                    };
+                    TableData::Inline { number, form, bytes }
                 }
                 Table::Earlier(number) => TableData::Earlier(number),
                 Table::Slot(slot) => TableData::Slot(slot),

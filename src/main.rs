@@ -1,11 +1,7 @@
 //! The command line of rehydrate.
 
-mod cli;
-
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    cli::Cli::parse().run()
+    rehydrate::cli::main(std::env::args_os()).into()
 }

@@ -134,11 +134,16 @@ impl Python {
         Opcodes { load_const, store_name, resume }
     }
 
+    /// The opcode of RESUME, the first instruction that is traced; `None` for versions without it.
+    pub fn resume(self) -> Option<u8> {
+        self.opcodes().resume
+    }
+
     /// The first instruction that is traced, RESUME, or the length of the bytecode, in units of two bytes; `None` for
     /// versions without it.
     ///
     /// Source: CPython `Objects/codeobject.c`, `init_code`.
-    pub(crate) fn first_traceable(self, bytecode: &[u8]) -> Option<u32> {
+    pub fn first_traceable(self, bytecode: &[u8]) -> Option<u32> {
         let resume = self.opcodes().resume?;
         let (units, _) = bytecode.as_chunks::<2>();
         Some(units.iter().position(|[opcode, _]| *opcode == resume).unwrap_or(units.len()) as u32)
@@ -214,7 +219,7 @@ pub(crate) struct Opcodes {
 
 /// What CPython derives of a code object: its local variables, cells and free variables, and the first instruction that is
 /// traced, in units of two bytes.
-pub(crate) type Derived = [u32; 4];
+pub type Derived = [u32; 4];
 
 /// What they are called, those that Python code cannot see with an underscore.
 pub(crate) const DERIVED: [&str; 4] = ["co_nlocals", "co_ncellvars", "co_nfreevars", "_co_firsttraceable"];
@@ -222,7 +227,7 @@ pub(crate) const DERIVED: [&str; 4] = ["co_nlocals", "co_ncellvars", "co_nfreeva
 /// How many of the variables of these kinds are local, cells, and free.
 ///
 /// Source: CPython `Objects/codeobject.c`, `get_localsplus_counts`.
-pub(crate) fn count_kinds(kinds: &[u8]) -> [u32; 3] {
+pub fn count_kinds(kinds: &[u8]) -> [u32; 3] {
     const CO_FAST_LOCAL: u8 = 0x20;
     const CO_FAST_CELL: u8 = 0x40;
     const CO_FAST_FREE: u8 = 0x80;

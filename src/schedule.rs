@@ -109,7 +109,7 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
 struct Classes {
     /// By node: whether a code object uses it as a name.
     is_name: Vec<bool>,
-    /// By node: whether it is a constant that looks like a name, or the name of a code object.
+    /// By node: whether it is a constant that looks like a name, or the name or qualified name of a code object.
     is_identifier: Vec<bool>,
 }
 
@@ -126,7 +126,7 @@ impl Classes {
                     FieldKind::Tuple => items
                         .filter(|item| looks_like_a_name(item))
                         .for_each(|item| classes.is_identifier[item.index()] = true),
-                    _ => classes.is_identifier[operand.index()] |= *field == Field::Name,
+                    _ => classes.is_identifier[operand.index()] |= matches!(field, Field::Name | Field::QualName),
                 }
             }
         }

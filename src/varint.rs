@@ -39,6 +39,26 @@ pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<u32> {
     None
 }
 
+/// As [`read`], from the front of what is left, and what is left then.
+#[inline(always)]
+pub(crate) fn split(rest: &[u8]) -> Option<(u32, &[u8])> {
+    let (&low, after) = rest.split_first()?;
+    if low < 0x80 {
+        return Some((u32::from(low), after));
+    }
+    match after.split_first() {
+        Some((&high @ 1..0x80, after)) => Some((u32::from(low & 0x7f) | u32::from(high) << 7, after)),
+        _ => split_long(rest),
+    }
+}
+
+#[cold]
+fn split_long(rest: &[u8]) -> Option<(u32, &[u8])> {
+    let mut at = 0;
+    let number = read(rest, &mut at)?;
+    Some((number, &rest[at..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,11 +71,14 @@ mod tests {
             let mut at = 0;
             assert_eq!((read(&bytes, &mut at), at), (Some(number), bytes.len()));
             assert_eq!(read(&bytes[..bytes.len() - 1], &mut 0), None);
+            assert_eq!(split(&bytes), Some((number, &[][..])));
+            assert_eq!(split(&bytes[..bytes.len() - 1]), None);
         }
     }
 
     #[test]
     fn other_spellings_are_refused() {
+        assert_eq!(split(&[0x80, 0]), None);
         assert_eq!(read(&[0x80, 0], &mut 0), None);
         assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x10], &mut 0), None);
         assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0xff, 1], &mut 0), None);

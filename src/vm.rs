@@ -246,9 +246,9 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
         }
         for &field in &layout.tables {
             let section = Section::of_table(field);
-            let bytes = match self.data.table(field, self.heap.python()).expect(VERIFIED) {
+            let bytes = match self.data.table(op, field).expect(VERIFIED) {
                 Table::Inline(len) => Ok(self.data.take(section, len).expect(VERIFIED)),
-                Table::Stripped(len) => {
+                Table::Stripped(len) | Table::Quickened(len) => {
                     self.data.take(section, len).expect(VERIFIED);
                     Ok(self.restored.next().expect(VERIFIED))
                 }

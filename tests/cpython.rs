@@ -1,6 +1,5 @@
 //! Asks the real CPythons of this machine what they make of our dumps.
 //!
-//! Those that `REHYDRATE_PYTHONS` names, separated by colons; else `python3.6` to `python3.15` and `python3` of the PATH.
 //! The scripts that they run stand in tests/cpython.
 
 // The script that compiles forks.
@@ -16,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use common::{Example, SHARINGS, at_root, examples, lazy_ways, options, refused, text_of};
+use common::{Example, SHARINGS, announce, at_root, examples, interpreters, lazy_ways, options, refused, text_of};
 use rayon::prelude::*;
 use rehydrate::lazy::{Container, Report};
 use rehydrate::{
@@ -46,29 +45,12 @@ struct Interpreter {
 }
 
 static INTERPRETERS: LazyLock<Vec<Interpreter>> = LazyLock::new(|| {
-    let named = env::var_os("REHYDRATE_PYTHONS").filter(|named| !named.is_empty());
-    let programs: Vec<PathBuf> = match &named {
-        Some(named) => env::split_paths(named).collect(),
-        None => Python::all()
-            .map(|python| format!("python{python}"))
-            .chain(["python3".to_owned()])
-            .map(Into::into)
-            .collect(),
-    };
-    let mut found: Vec<Interpreter> = Vec::new();
-    for program in programs {
-        let interpreter = Interpreter::ask(&program);
-        assert!(named.is_none() || interpreter.is_some(), "REHYDRATE_PYTHONS: {} does not start", program.display());
-        let Some(Some(interpreter)) = interpreter else { continue };
-        if named.is_some() || found.iter().all(|other| other.python != interpreter.python) {
-            found.push(interpreter);
-        }
-    }
+    let found: Vec<Interpreter> =
+        interpreters().into_iter().map(|(program, python)| Interpreter { program, python }).collect();
     let versions: Vec<_> = found.iter().map(|interpreter| interpreter.python.to_string()).collect();
-    // Not by eprintln!, which is kept from whoever runs the tests as long as they pass.
-    _ = match versions.is_empty() {
-        true => writeln!(std::io::stderr(), "NO CPYTHON WAS ASKED: no python3 on the PATH, none in REHYDRATE_PYTHONS"),
-        false => writeln!(std::io::stderr(), "asking CPython {}", versions.join(", ")),
+    match versions.is_empty() {
+        true => announce("NO CPYTHON WAS ASKED: no python3 on the PATH, none in REHYDRATE_PYTHONS"),
+        false => announce(&format!("asking CPython {}", versions.join(", "))),
     };
     found
 });
@@ -87,17 +69,6 @@ impl fmt::Display for Question {
 }
 
 impl Interpreter {
-    /// `None` if it does not start, `Some(None)` if it is no CPython whose dumps are supported.
-    fn ask(program: &Path) -> Option<Option<Self>> {
-        let script = "import sys, importlib.util as u; print(sys.implementation.name, *u.MAGIC_NUMBER[:2])";
-        let output =
-            Command::new(program).args(["-c", script]).output().ok().filter(|output| output.status.success())?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let ["cpython", low, high] = text.split_whitespace().collect::<Vec<_>>()[..] else { return Some(None) };
-        let magic = u16::from_le_bytes([low.parse().ok()?, high.parse().ok()?]);
-        Some(Python::from_magic(magic).ok().map(|python| Self { program: program.to_owned(), python }))
-    }
-
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {

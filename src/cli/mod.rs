@@ -17,8 +17,8 @@ mod snapshot;
 mod stats;
 mod verify;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -51,7 +51,7 @@ Exit status:
   1  an input is refused, or a check fails
   2  wrong usage, or a file cannot be read or written"
 )]
-pub(crate) struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -74,8 +74,20 @@ enum Command {
     Verify(verify::Verify),
 }
 
+/// Does what a command line says, the name of the program first, and gives the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => cli.run(),
+        Err(error) => {
+            // Where nobody reads it, there is nobody to tell.
+            let _ = error.print();
+            u8::try_from(error.exit_code()).unwrap_or(2)
+        }
+    }
+}
+
 impl Cli {
-    pub(crate) fn run(self) -> ExitCode {
+    fn run(self) -> u8 {
         let outcome = match self.command {
             Command::Compile(command) => command.run(),
             Command::Decompile(command) => command.run(),
@@ -93,12 +105,12 @@ impl Cli {
             Command::Verify(command) => command.run(),
         };
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => 0,
             // Whoever read the output has seen enough.
-            Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+            Err(failure) if failure.is_broken_pipe() => 0,
             Err(failure) => {
                 failure.report();
-                ExitCode::from(failure.status())
+                failure.status()
             }
         }
     }

@@ -1,10 +1,13 @@
-//! The examples, as the test files share them.
+//! What the test files share: the examples, and the CPythons of this machine.
 
 // Each test file is a crate of its own, and uses its own part of this module.
 #![allow(dead_code)]
 
+use std::env;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rehydrate::lazy::Layout;
 use rehydrate::python::{Field, FieldKind};
@@ -137,4 +140,45 @@ pub(crate) fn lazy_ways(source_flags: bool) -> Vec<LazyOptions> {
         }
     }
     ways
+}
+
+// --- CPython ---
+
+/// The CPythons that are to be asked: those that `REHYDRATE_PYTHONS` names, separated by colons; else `python3.6` to
+/// `python3.15` and `python3` of the PATH, one of each version.
+pub(crate) fn interpreters() -> Vec<(PathBuf, Python)> {
+    let named = env::var_os("REHYDRATE_PYTHONS").filter(|named| !named.is_empty());
+    let programs: Vec<PathBuf> = match &named {
+        Some(named) => env::split_paths(named).collect(),
+        None => Python::all()
+            .map(|python| format!("python{python}"))
+            .chain(["python3".to_owned()])
+            .map(Into::into)
+            .collect(),
+    };
+    let mut found: Vec<(PathBuf, Python)> = Vec::new();
+    for program in programs {
+        let version = ask(&program);
+        assert!(named.is_none() || version.is_some(), "REHYDRATE_PYTHONS: {} does not start", program.display());
+        let Some(Some(python)) = version else { continue };
+        if named.is_some() || found.iter().all(|(_, other)| *other != python) {
+            found.push((program, python));
+        }
+    }
+    found
+}
+
+/// `None` if it does not start, `Some(None)` if it is no CPython whose dumps are supported.
+fn ask(program: &Path) -> Option<Option<Python>> {
+    let script = "import sys, importlib.util as u; print(sys.implementation.name, *u.MAGIC_NUMBER[:2])";
+    let output = Command::new(program).args(["-c", script]).output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ["cpython", low, high] = text.split_whitespace().collect::<Vec<_>>()[..] else { return Some(None) };
+    Some(Python::from_magic(u16::from_le_bytes([low.parse().ok()?, high.parse().ok()?])).ok())
+}
+
+/// Says something to whoever runs the tests, also if they pass: `eprintln!` would be kept from them.
+pub(crate) fn announce(text: &str) {
+    // If standard error is closed there is nobody to tell.
+    _ = writeln!(std::io::stderr(), "{text}");
 }

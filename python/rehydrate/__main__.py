@@ -1,0 +1,45 @@
+"""The command line: `python -m rehydrate`.
+
+`compile` of sources and folders works in the manner of `compileall`. All else is the Rust tool's, `compile` of .pyc files
+and marshal dumps included.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from . import _native
+
+
+def _is_compileall(arguments: list[str]) -> bool:
+    """Whether `compile ARGUMENTS` is for sources.
+
+    It is for the Rust tool if an input is a .pyc, a marshal dump, standard input or a __pycache__ folder, or if it is told
+    where to write by an option that compileall does not have.
+    """
+
+    def is_of_rust(argument: str) -> bool:
+        return (
+            argument == "-"
+            or argument.endswith((".pyc", ".marshal"))
+            or argument.rstrip("/\\").endswith("__pycache__")
+            or argument.startswith(("--out-dir", "--output", "--python"))
+        )
+
+    lists_stdin = any(pair == ("-i", "-") for pair in zip(arguments, arguments[1:]))
+    return lists_stdin or not any(map(is_of_rust, arguments))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Does what a command line says, and gives the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["compile"] and _is_compileall(arguments[1:]):
+        from . import _compile
+
+        return _compile.main(arguments[1:])
+    sys.stdout.flush()
+    return _native._main(["rehydrate", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

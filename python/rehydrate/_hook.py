@@ -1,0 +1,125 @@
+"""The import hook: modules come from their .pyinit where one is current.
+
+`NAME.cpython-313.pyinit` lies beside `NAME.cpython-313.pyc`, has the same header, and is believed or not by the same rules.
+Finding a module and taking its code object from there is done by two methods of `_native`, which take the place of
+`FileFinder.find_spec` and `SourceFileLoader.get_code`: so finders and loaders stay of the very classes that they are without
+us, and there is nothing else that could be noticed. Subclasses that others derive go the way they always went. What to do
+when there is no initializer is said here.
+
+Invariants:
+- Whatever is wrong with an initializer, or with the folder it belongs into, an import succeeds or fails as without it.
+- An initializer is written only of a .pyc that importlib wrote, or took for current, and never in place.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# What `importlib.machinery` hands on, without importing it: this module is imported when an interpreter starts.
+from _frozen_importlib_external import FileFinder, SourceFileLoader, cache_from_source
+
+from . import _native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Where importlib asks whether case matters before it finds a module; there its own method does.
+_CASE_INSENSITIVE = ("win", "cygwin", "darwin", "ios", "tvos", "watchos")
+
+
+#: Importlib's own methods, which ours call for everything rare.
+base_get_code: Any = SourceFileLoader.get_code
+base_find_spec: Any = FileFinder.find_spec
+
+get_code: Any = _native.method(_native.get_code)
+find_spec: Any = _native.method(_native.find_spec)
+
+
+def missed(loader: Any, damage: str | None) -> None:
+    """Makes good what was missing when `loader` loaded a module without an initializer.
+
+    `damage` says what is wrong with the one there is; that it is stale needs no words.
+    """
+    if sys.implementation.cache_tag is None:
+        return
+    try:
+        pyc = cache_from_source(loader.path)
+        target = pyc.removesuffix("pyc") + "pyinit"
+        _write(loader, pyc, target)
+        if damage is not None:
+            _warn(target, damage)
+    except Exception as error:
+        # The module is loaded; this is between us and the next import.
+        _state["failures"] += 1
+        _state["last_failure"] = f"{type(error).__name__}: {error}"
+
+
+def writes(pyc: str) -> bool:
+    """Whether importlib would write this .pyc, as far as can be told beforehand."""
+    return not sys.dont_write_bytecode and bool(_os.access(pyc.rpartition("/")[0] or ".", _os.W_OK))
+
+
+def _write(loader: Any, pyc: str, target: str) -> None:
+    """Writes the initializer of the .pyc that importlib has just read or written, as importlib writes."""
+    # To compile takes longer than to import: not for a folder that cannot be written.
+    if not writes(pyc):
+        return
+    try:
+        with open(pyc, "rb") as file:
+            compiled = file.read()
+    except OSError:
+        return
+    initializer = _native.compile_pyc(compiled)
+    # Makes a temporary file with the source's mode, and renames it; passes over a full disk and the like.
+    loader._cache_bytecode(loader.path, target, initializer)
+    _state["written"] += 1
+
+
+def _warn(target: str, damage: str) -> None:
+    """Says once in a process that an initializer is damaged; the first one stands for all."""
+    if _state["warning"] is not None:
+        return
+    _state["warning"] = text = f"{target} is not used: {damage}"
+    import warnings
+
+    # With -W error this would end an import that can go on.
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning as warning:
+        print(f"RuntimeWarning: {warning}", file=sys.stderr)
+
+
+_state: dict[str, Any] = {"written": 0, "failures": 0, "last_failure": None, "warning": None}
+
+
+def is_installed() -> bool:
+    """Whether imports go through the hook."""
+    return vars(SourceFileLoader).get("get_code") is get_code
+
+
+def install() -> None:
+    """Puts our methods in the place of importlib's."""
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    if not sys.platform.startswith(_CASE_INSENSITIVE):
+        FileFinder.find_spec = find_spec  # type: ignore[method-assign]
+
+
+def uninstall() -> None:
+    """Puts back what `install` replaced."""
+    if is_installed():
+        # It is inherited, unless somebody else replaced it before us.
+        del SourceFileLoader.get_code
+        if SourceFileLoader.get_code is not base_get_code:
+            SourceFileLoader.get_code = base_get_code  # type: ignore[method-assign]
+    if vars(FileFinder)["find_spec"] is find_spec:
+        FileFinder.find_spec = base_find_spec  # type: ignore[method-assign]
+
+
+def status() -> dict[str, Any]:
+    """What the hook did so far in this process."""
+    hits, misses = _native.counts()
+    return {"installed": is_installed(), "hits": hits, "misses": misses} | _state
+
+
+_os: Any = sys.modules["posix" if "posix" in sys.builtin_module_names else "nt"]

@@ -1,0 +1,1067 @@
+//! Executes initializers into objects of the interpreter, in the pass that verifies them.
+//!
+//! Invariants:
+//! - A slot of the stack holds a reference to its object, but for the names at the bottom: those are immortal, or (before
+//!   3.12) their references were all counted when they were made.
+//! - An executor that is dropped gives all its references back.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_int;
+use std::ptr;
+
+use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use rehydrate::common::{self, CommonConst};
+use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
+use rehydrate::python::{Field, count_kinds};
+use rehydrate::verify::{Checked, CodeStep, Executor, Operands, Step, TableOrigin, TableStep};
+use rehydrate::{Image, Initializer, caches, verify, vm};
+
+use crate::layout::{AsciiStr, CodeObject, VERSION};
+use crate::make::{CodeFields, Heads};
+use crate::names::{MAX_BYTES, MAX_NAMES, Names};
+use crate::probe::{MOST_UNITS, Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
+
+/// What the executors of an interpreter share. PyO3 lets one interpreter of a process import the module.
+struct Shared {
+    probed: Probed,
+    /// Of which no borrow lasts while the interpreter can run code.
+    names: UnsafeCell<Names>,
+    common: UnsafeCell<Common>,
+    /// What the tests ask for.
+    forced: UnsafeCell<Option<Path>>,
+}
+
+// SAFETY: it is used under the GIL alone; where there is none, nothing of it is.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+static SHARED: PyOnceLock<Shared> = PyOnceLock::new();
+
+/// How code objects are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// Their fields are written where the interpreter keeps them.
+    Direct,
+    /// By the interpreter's constructor.
+    Constructor,
+    /// By `marshal`, from a dump that our machine writes.
+    Marshal,
+}
+
+impl Path {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Direct, "direct"), (Self::Constructor, "constructor"), (Self::Marshal, "marshal")];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(path, _)| *path == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// Values that every initializer can load: references that are kept, or null for what was not needed yet.
+struct Common {
+    ints: [*mut PyObject; 256],
+    chars: [*mut PyObject; 256],
+    bytes: [*mut PyObject; 256],
+    names: [*mut PyObject; common::NAMES.len()],
+    empty_tuple: *mut PyObject,
+    empty_str: *mut PyObject,
+    empty_bytes: *mut PyObject,
+    minus_one: *mut PyObject,
+}
+
+impl Shared {
+    fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        // SAFETY: a static is never moved.
+        let shared: &Self = SHARED.get_or_try_init(py, || {
+            let probed = Probed::new(py)?;
+            let null = ptr::null_mut();
+            // SAFETY: the GIL is held; these give references to what always exists, or null.
+            let common = unsafe {
+                Common {
+                    ints: [null; 256],
+                    chars: [null; 256],
+                    bytes: [null; 256],
+                    names: [null; common::NAMES.len()],
+                    empty_tuple: ffi::PyTuple_New(0),
+                    empty_str: ffi::PyUnicode_FromStringAndSize(c"".as_ptr(), 0),
+                    empty_bytes: ffi::PyBytes_FromStringAndSize(c"".as_ptr(), 0),
+                    minus_one: ffi::PyLong_FromLong(-1),
+                }
+            };
+            Ok::<_, PyErr>(Self {
+                probed,
+                names: UnsafeCell::new(Names::new()),
+                common: UnsafeCell::new(common),
+                forced: UnsafeCell::new(None),
+            })
+        })?;
+        Ok(shared)
+    }
+
+    /// How code objects are made now, and why not in the fastest way.
+    fn path(&self) -> (Path, Option<&'static str>) {
+        // SAFETY: under the GIL, and for no longer than this.
+        if let Some(forced) = unsafe { *self.forced.get() } {
+            return (forced, Some("it was asked for"));
+        }
+        match (&self.probed.heads, self.probed.refuses_direct()) {
+            (_, None) => (Path::Direct, None),
+            (Ok(_), why) => (Path::Constructor, why),
+            // The constructor loses kinds of variables, and where to mend them is not known.
+            (Err(_), why) => (Path::Marshal, why),
+        }
+    }
+}
+
+/// Why a stream gives no objects: one pointer, so that what succeeds is returned in a register.
+pub(crate) struct Failure(Box<Why>);
+
+enum Why {
+    /// It is refused.
+    Refused(rehydrate::Error),
+    /// The interpreter says so.
+    Raised(PyErr),
+    /// The interpreter's constructor cannot make one of its code objects as it is.
+    NotConstructible,
+}
+
+impl Failure {
+    #[cold]
+    fn new(why: Why) -> Self {
+        Self(Box::new(why))
+    }
+}
+
+impl From<rehydrate::Error> for Failure {
+    fn from(error: rehydrate::Error) -> Self {
+        Self::new(Why::Refused(error))
+    }
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Self::new(Why::Raised(error))
+    }
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+/// Executes an initializer: a bare container, or a whole .pyinit. What has the filename that the container states gets
+/// `filename` instead.
+///
+/// # Errors
+/// ValueError for a stream that is refused, or of another Python.
+pub(crate) fn execute<'py>(
+    py: Python<'py>,
+    stream: &[u8],
+    filename: Option<&Bound<'py, PyString>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let shared = Shared::get(py)?;
+    let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
+    let initializer = Initializer::read(stream).map_err(refused)?;
+    let image = &initializer.image;
+    if image.magic != shared.probed.python.magic() {
+        let why = format!(
+            "an initializer of magic number {} ({}), and this Python has {} ({})",
+            image.magic,
+            image.python().map_err(refused)?,
+            shared.probed.python.magic(),
+            shared.probed.python,
+        );
+        return Err(PyValueError::new_err(why));
+    }
+    let (path, _) = shared.path();
+    if path == Path::Marshal {
+        return through_marshal(py, image, filename);
+    }
+    let executed = match &shared.probed.heads {
+        Ok(heads) if path == Path::Direct => {
+            verify::execute(image, Machine::<true>::new(py, shared, *heads, image, filename)).map(Machine::finish)
+        }
+        Ok(heads) => {
+            verify::execute(image, Machine::<false>::new(py, shared, *heads, image, filename)).map(Machine::finish)
+        }
+        Err(_) => Err(Failure::new(Why::NotConstructible)),
+    };
+    let (result, starts) = match executed.map_err(|failure| *failure.0) {
+        Ok(result) => result,
+        Err(Why::Refused(error)) => return Err(refused(error)),
+        Err(Why::Raised(error)) => return Err(error),
+        Err(Why::NotConstructible) => return through_marshal(py, image, filename),
+    };
+    // SAFETY: a reference that the machine gave up.
+    let result = unsafe { Bound::from_owned_ptr(py, result) };
+    if starts { start(py, image, result) } else { Ok(result) }
+}
+
+/// Executes a code object in a new module, and gives the module.
+fn start<'py>(py: Python<'py>, image: &Image<'_>, code: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let module = pyo3::types::PyModule::new(py, &image.module)?;
+    let globals = module.dict();
+    globals.set_item("__builtins__", py.import("builtins")?)?;
+    globals.set_item("__file__", code.getattr("co_filename")?)?;
+    // SAFETY: the verifier says that it is a code object; the others are dicts.
+    unsafe {
+        let result = ffi::PyEval_EvalCode(code.as_ptr(), globals.as_ptr(), globals.as_ptr());
+        Bound::from_owned_ptr_or_err(py, result)?;
+    }
+    Ok(module.into_any())
+}
+
+/// What our machine makes of an initializer, written as a dump and read by `marshal`.
+fn through_marshal<'py>(
+    py: Python<'py>,
+    image: &Image<'_>,
+    filename: Option<&Bound<'py, PyString>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
+    let verified = verify::verify(image.clone()).map_err(refused)?;
+    let (heap, root) = vm::run(&verified);
+    let dump = rehydrate::marshal::write(&heap, root).map_err(refused)?;
+    let result = py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))?;
+    if let Some(filename) = filename
+        && result.get_type().name()? == "code"
+    {
+        py.import("_imp")?.call_method1("_fix_co_filename", (&result, filename))?;
+    }
+    if verified.starts_code() { start(py, image, result) } else { Ok(result) }
+}
+
+/// Which path is active and why, and what is kept.
+pub(crate) fn status(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let shared = Shared::get(py)?;
+    let (path, why) = shared.path();
+    // SAFETY: under the GIL, and for no longer than this.
+    let (n_names, n_bytes) = unsafe { (*shared.names.get()).size() };
+    let status = PyDict::new(py);
+    status.set_item("python", shared.probed.python.to_string())?;
+    status.set_item("path", path.name())?;
+    status.set_item("reason", why)?;
+    let names = PyDict::new(py);
+    names.set_item("count", n_names)?;
+    names.set_item("bytes", n_bytes)?;
+    names.set_item("max_count", MAX_NAMES)?;
+    names.set_item("max_bytes", MAX_BYTES)?;
+    names.set_item("immortal", cfg!(Py_3_12))?;
+    status.set_item("names", names)?;
+    Ok(status)
+}
+
+/// Makes code objects in this way from now on, or in the fastest one that is possible: for tests and benchmarks.
+///
+/// # Errors
+/// ValueError for what is not the name of a way, or is not possible.
+pub(crate) fn force_path(py: Python<'_>, name: Option<&str>) -> PyResult<()> {
+    let shared = Shared::get(py)?;
+    let path = match name {
+        None => None,
+        Some(name) => {
+            let path = Path::ALL.iter().find(|(_, spelled)| *spelled == name).map(|(path, _)| *path);
+            let is_possible = match path {
+                None => false,
+                Some(Path::Direct) => shared.probed.refuses_direct().is_none(),
+                Some(Path::Constructor) => shared.probed.heads.is_ok(),
+                Some(Path::Marshal) => true,
+            };
+            Some(path.filter(|_| is_possible).ok_or_else(|| PyValueError::new_err("no such path here"))?)
+        }
+    };
+    // SAFETY: under the GIL, and for no longer than this.
+    unsafe { *shared.forced.get() = path };
+    Ok(())
+}
+
+/// Executes one initializer. `DIRECT` says how code objects are made.
+struct Machine<'m, const DIRECT: bool> {
+    py: Python<'m>,
+    shared: &'static Shared,
+    heads: Heads,
+    stack: Vec<*mut PyObject>,
+    /// So many slots at the bottom hold names whose references nobody counts any more.
+    n_free: usize,
+    /// Before 3.12, how many of the references of each of them were not handed out yet.
+    left: Vec<isize>,
+    /// The name that was found for the next [`Step::Name`].
+    found: Option<*mut PyObject>,
+    /// By section: the tables that have numbers.
+    tables: [Vec<*mut PyObject>; Section::ALL.len()],
+    scratch: Vec<u8>,
+    /// The filename that the container states, and the one that takes its place.
+    stated_filename: &'m str,
+    filename: Option<*mut PyObject>,
+    /// An object whose text is the stated filename.
+    replaced: *mut PyObject,
+    starts: bool,
+}
+
+impl<const DIRECT: bool> Drop for Machine<'_, DIRECT> {
+    fn drop(&mut self) {
+        let counted = self.n_free.min(self.stack.len());
+        // SAFETY: the machine holds these references.
+        unsafe {
+            for (object, left) in self.stack.iter().zip(&self.left).filter(|(_, left)| **left != 0) {
+                add_references(*object, -left);
+            }
+            for object in &self.stack[counted..] {
+                ffi::Py_DECREF(*object);
+            }
+            for table in self.tables.iter().flatten() {
+                ffi::Py_DECREF(*table);
+            }
+        }
+    }
+}
+
+impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
+    fn new(
+        py: Python<'m>,
+        shared: &'static Shared,
+        heads: Heads,
+        image: &'m Image<'_>,
+        filename: Option<&Bound<'m, PyString>>,
+    ) -> Self {
+        Self {
+            py,
+            shared,
+            heads,
+            stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() * 4 + 64)),
+            n_free: 0,
+            left: Vec::new(),
+            found: None,
+            tables: Default::default(),
+            scratch: Vec::new(),
+            stated_filename: &image.filename,
+            filename: filename.map(|filename| filename.as_ptr()),
+            replaced: ptr::null_mut(),
+            starts: false,
+        }
+    }
+
+    /// The result, and whether it is to be started.
+    fn finish(mut self) -> (*mut PyObject, bool) {
+        let result = match self.stack.len() > self.n_free {
+            true => self.stack.pop().expect("it is longer than nothing"),
+            // A name is the result: what it says of its uses does not count this one.
+            false => {
+                let name = *self.stack.last().expect("the verifier says that there is a result");
+                // SAFETY: an object.
+                unsafe { ffi::Py_NewRef(name) }
+            }
+        };
+        (result, self.starts)
+    }
+
+    #[cold]
+    fn raised(&self) -> Failure {
+        Failure::new(Why::Raised(PyErr::take(self.py).unwrap_or_else(|| PyMemoryError::new_err(()))))
+    }
+
+    /// Pushes a new reference; null is an error.
+    #[inline(always)]
+    fn push(&mut self, object: *mut PyObject) -> Outcome {
+        if object.is_null() {
+            return Err(self.raised());
+        }
+        self.stack.push(object);
+        Ok(())
+    }
+
+    /// The object of a slot that something else is to hold too.
+    #[inline(always)]
+    fn copied(&mut self, slot: usize) -> *mut PyObject {
+        let object = self.stack[slot];
+        if slot >= self.n_free {
+            // SAFETY: an object.
+            unsafe { ffi::Py_INCREF(object) };
+        } else if cfg!(not(Py_3_12)) {
+            self.left[slot] -= 1;
+        }
+        object
+    }
+
+    /// The operands, one after the other, taken from the stack as far as they are not copied.
+    #[inline(always)]
+    fn operands(&mut self, operands: Operands<'_>, mut take: impl FnMut(usize, *mut PyObject)) {
+        match operands {
+            Operands::Top(n) => {
+                let base = self.stack.len() - n;
+                for at in 0..n {
+                    take(at, self.stack[base + at]);
+                }
+                self.stack.truncate(base);
+            }
+            Operands::Mixed { base, places } => {
+                let stack = &self.stack[..];
+                for (at, place) in places.iter().enumerate() {
+                    let slot = place.slot();
+                    let object = stack[slot];
+                    if place.is_copied() {
+                        if slot >= self.n_free {
+                            // SAFETY: an object.
+                            unsafe { ffi::Py_INCREF(object) };
+                        } else if cfg!(not(Py_3_12)) {
+                            self.left[slot] -= 1;
+                        }
+                    }
+                    take(at, object);
+                }
+                self.stack.truncate(base);
+            }
+        }
+    }
+
+    /// A new reference to what every initializer can load.
+    fn load(&mut self, Instruction { op, oparg }: Instruction) -> *mut PyObject {
+        let n = oparg as usize;
+        // SAFETY: the GIL is held; nothing here runs code, so the borrow is the only one.
+        unsafe {
+            let common = &mut *self.shared.common.get();
+            let object = match op {
+                Op::LoadInt => kept(&mut common.ints[n], || ffi::PyLong_FromLong(n as _)),
+                Op::LoadChar => {
+                    let intern = self.shared.probed.intern;
+                    let is_name = n < 128 && (n as u8 as char).is_ascii_alphanumeric() || n == usize::from(b'_');
+                    kept(&mut common.chars[n], || match ffi::PyUnicode_FromOrdinal(n as _) {
+                        char if char.is_null() || !is_name => char,
+                        char => intern.for_ever(char),
+                    })
+                }
+                Op::LoadCommonName => {
+                    let intern = self.shared.probed.intern;
+                    kept(&mut common.names[n], || {
+                        let text = common::NAMES[n];
+                        match ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as isize) {
+                            name if name.is_null() => name,
+                            name => intern.for_ever(name),
+                        }
+                    })
+                }
+                _ => match common::CONSTS[n].0 {
+                    CommonConst::None => ffi::Py_None(),
+                    CommonConst::True => ffi::Py_True(),
+                    CommonConst::False => ffi::Py_False(),
+                    CommonConst::Ellipsis => ffi::Py_Ellipsis(),
+                    CommonConst::StopIteration => ffi::PyExc_StopIteration,
+                    CommonConst::EmptyTuple => common.empty_tuple,
+                    CommonConst::EmptyStr => common.empty_str,
+                    CommonConst::EmptyBytes => common.empty_bytes,
+                    CommonConst::MinusOne => common.minus_one,
+                    // There may be several.
+                    CommonConst::EmptyFrozenSet => return ffi::PyFrozenSet_New(ptr::null_mut()),
+                },
+            };
+            if !object.is_null() {
+                ffi::Py_INCREF(object);
+            }
+            object
+        }
+    }
+
+    /// A new reference to a str of ASCII, not interned.
+    #[inline(always)]
+    fn ascii(&self, text: &[u8]) -> *mut PyObject {
+        // SAFETY: the GIL is held; the text is ASCII.
+        unsafe {
+            match text.len() {
+                ..2 => ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as isize),
+                _ => self.heads.ascii(text),
+            }
+        }
+    }
+
+    /// A new reference to a str that is not all ASCII.
+    fn wide(text: &[u8]) -> *mut PyObject {
+        // SAFETY: the GIL is held.
+        unsafe { ffi::PyUnicode_DecodeUTF8(text.as_ptr().cast(), text.len() as isize, c"surrogatepass".as_ptr()) }
+    }
+
+    fn string(&mut self, text: &[u8], wide: bool, interned: bool) -> Outcome {
+        let object = if wide { Self::wide(text) } else { self.ascii(text) };
+        let object = match interned && !object.is_null() {
+            // SAFETY: a str.
+            true => unsafe { self.shared.probed.intern.while_used(object) },
+            false => object,
+        };
+        self.push(object)
+    }
+
+    #[inline(always)]
+    fn name(&mut self, op: Op, text: &[u8], uses: u32) -> Outcome {
+        if op == Op::MakeStrings {
+            return self.string(text, false, true);
+        }
+        let object = match self.found.take() {
+            Some(object) => object,
+            None => return self.new_name(text, uses),
+        };
+        self.free_name(object, uses)
+    }
+
+    /// Pushes a name that is in the table.
+    #[inline(always)]
+    fn free_name(&mut self, object: *mut PyObject, uses: u32) -> Outcome {
+        if self.n_free != self.stack.len() {
+            // SAFETY: an object.
+            unsafe { ffi::Py_INCREF(object) };
+            return self.push(object);
+        }
+        if cfg!(not(Py_3_12)) {
+            // SAFETY: an object; all its references are counted at once.
+            unsafe { add_references(object, uses as isize) };
+            self.left.push(uses as isize);
+        }
+        self.n_free += 1;
+        self.push(object)
+    }
+
+    #[cold]
+    fn new_name(&mut self, text: &[u8], uses: u32) -> Outcome {
+        let names = self.shared.names.get();
+        // SAFETY: under the GIL; the borrow ends before anything is made.
+        if unsafe { (*names).is_full_for(text) } {
+            return self.string(text, false, true);
+        }
+        let object = self.ascii(text);
+        if object.is_null() {
+            return Err(self.raised());
+        }
+        // SAFETY: a str, to which the table takes the reference. To intern it runs no code.
+        let object = unsafe {
+            let object = self.shared.probed.intern.for_ever(object);
+            if cfg!(Py_3_12) && !is_immortal(object) {
+                return self.push(object);
+            }
+            (*names).insert(text, object);
+            object
+        };
+        self.free_name(object, uses)
+    }
+
+    /// A new reference to bytes.
+    #[inline(always)]
+    fn bytes(&self, bytes: &[u8]) -> *mut PyObject {
+        // SAFETY: the GIL is held; nothing here runs code.
+        unsafe {
+            match bytes {
+                [] | [_] => {
+                    let common = &mut *self.shared.common.get();
+                    let object = match bytes {
+                        [byte] => kept(&mut common.bytes[usize::from(*byte)], || {
+                            ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), 1)
+                        }),
+                        _ => common.empty_bytes,
+                    };
+                    ffi::Py_XINCREF(object);
+                    object
+                }
+                _ => self.heads.bytes(bytes),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tuple(&mut self, operands: Operands<'_>, holds_collectable: bool) -> Outcome {
+        let n = match operands {
+            Operands::Top(n) => n,
+            Operands::Mixed { places, .. } => places.len(),
+        };
+        // SAFETY: the GIL is held. Until its items are written, nobody sees the tuple: the collector does not run between.
+        unsafe {
+            let (tuple, items) = match n {
+                0 => {
+                    let empty = (*self.shared.common.get()).empty_tuple;
+                    return self.push(ffi::Py_NewRef(empty));
+                }
+                _ if holds_collectable => {
+                    let tuple = ffi::PyTuple_New(n as isize);
+                    let items = match tuple.is_null() {
+                        true => ptr::null_mut(),
+                        false => (&raw mut (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut PyObject>(),
+                    };
+                    (tuple, items)
+                }
+                _ => self.heads.tuple(n),
+            };
+            if tuple.is_null() {
+                return Err(self.raised());
+            }
+            self.operands(operands, |at, object| items.add(at).write(object));
+            self.stack.push(tuple);
+        }
+        Ok(())
+    }
+
+    /// Takes the topmost values: each is given to `add`, and dropped.
+    fn drain(&mut self, n: usize, mut add: impl FnMut(&[*mut PyObject]) -> i32, step: usize) -> Outcome {
+        let values = self.stack.split_off(self.stack.len() - n);
+        let mut status = 0;
+        for values in values.chunks(step) {
+            if status == 0 {
+                status = add(values);
+            }
+            // SAFETY: references that were on the stack.
+            values.iter().for_each(|value| unsafe { ffi::Py_DECREF(*value) });
+        }
+        if status == 0 { Ok(()) } else { Err(self.raised()) }
+    }
+
+    fn list(&mut self, n: usize) -> Outcome {
+        // SAFETY: the GIL is held; a new list takes over the references.
+        unsafe {
+            let list = ffi::PyList_New(n as isize);
+            if list.is_null() {
+                return Err(self.raised());
+            }
+            let base = self.stack.len() - n;
+            for at in 0..n {
+                ffi::PyList_SET_ITEM(list, at as isize, self.stack[base + at]);
+            }
+            self.stack.truncate(base);
+            self.push(list)
+        }
+    }
+
+    fn set(&mut self, n: usize) -> Outcome {
+        // SAFETY: the GIL is held.
+        unsafe {
+            let set = ffi::PySet_New(ptr::null_mut());
+            if set.is_null() {
+                return Err(self.raised());
+            }
+            match self.drain(n, |item| ffi::PySet_Add(set, item[0]), 1) {
+                Ok(()) => self.push(set),
+                Err(error) => {
+                    ffi::Py_DECREF(set);
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    fn map(&mut self, n: usize) -> Outcome {
+        // SAFETY: the GIL is held.
+        unsafe {
+            let dict = ffi::PyDict_New();
+            if dict.is_null() {
+                return Err(self.raised());
+            }
+            match self.drain(2 * n, |pair| ffi::PyDict_SetItem(dict, pair[0], pair[1]), 2) {
+                Ok(()) => self.push(dict),
+                Err(error) => {
+                    ffi::Py_DECREF(dict);
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Replaces the topmost values by what is made of them.
+    fn of_top(&mut self, n: usize, make: impl FnOnce(&[*mut PyObject]) -> *mut PyObject) -> Outcome {
+        let values = self.stack.split_off(self.stack.len() - n);
+        let made = make(&values);
+        // SAFETY: references that were on the stack.
+        values.iter().for_each(|value| unsafe { ffi::Py_DECREF(*value) });
+        self.push(made)
+    }
+
+    fn intrinsic(&mut self, intrinsic: Intrinsic) -> Outcome {
+        match intrinsic {
+            // SAFETY: the verifier says that both are floats.
+            Intrinsic::MakeComplex => self.of_top(2, |parts| unsafe {
+                ffi::PyComplex_FromDoubles(ffi::PyFloat_AsDouble(parts[0]), ffi::PyFloat_AsDouble(parts[1]))
+            }),
+            // SAFETY: the verifier says that it is a tuple.
+            Intrinsic::MakeFrozenSet => self.of_top(1, |tuple| unsafe { ffi::PyFrozenSet_New(tuple[0]) }),
+            Intrinsic::MakeFrozenDict => {
+                let py = self.py;
+                self.of_top(1, |dict| frozen_dict(py, dict[0]))
+            }
+        }
+    }
+
+    /// A new reference to a table of a code object.
+    #[inline(always)]
+    fn table(&mut self, section: Section, table: &TableStep<'_>) -> *mut PyObject {
+        let object = match table.origin {
+            TableOrigin::Slot(slot) => self.stack[slot],
+            TableOrigin::Earlier(number) => self.tables[section as usize][number],
+            TableOrigin::Inline => {
+                let object = self.bytes(table.bytes);
+                if table.bytes.len() > 1 && !object.is_null() {
+                    // SAFETY: an object.
+                    self.tables[section as usize].push(unsafe { ffi::Py_NewRef(object) });
+                }
+                return object;
+            }
+        };
+        // SAFETY: an object.
+        unsafe { ffi::Py_NewRef(object) }
+    }
+
+    /// The bytes object of bytecode as it stands in marshal.
+    fn plain_bytecode(&mut self, table: &TableStep<'_>) -> Outcome<*mut PyObject> {
+        self.scratch.clear();
+        let bytes = match table.is_quickened {
+            true => {
+                if !caches::unquicken(self.shared.probed.python, table.bytes, &mut self.scratch) {
+                    return Err(refuse("its bytecode is not as CPython quickens it"));
+                }
+                &self.scratch
+            }
+            false => table.bytes,
+        };
+        let object = self.bytes(bytes);
+        if object.is_null() { Err(self.raised()) } else { Ok(object) }
+    }
+
+    fn code(&mut self, code: &CodeStep<'_>) -> Outcome {
+        let python = self.shared.probed.python;
+        let [bytecode, kinds, line_table, exception_table] = code.tables else {
+            unreachable!("code objects of these versions have four tables")
+        };
+        let mut is_direct = DIRECT && code.is_interned && code.numbers[Field::StackSize as usize] < 1 << 24;
+        let mut quickened = bytecode.bytes;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if bytecode.is_quickened {
+            if !is_readable(&self.shared.probed.reach, quickened) && !caches::is_sound(python, quickened) {
+                return Err(unsound());
+            }
+        } else {
+            scratch.clear();
+            is_direct &= caches::quicken(python, bytecode.bytes, &mut scratch);
+            quickened = &scratch;
+            if !caches::is_sound(python, bytecode.bytes) {
+                return Err(unsound());
+            }
+        }
+        let mut operands = [ptr::null_mut(); 6];
+        let height = self.stack.len();
+        // The tables may stand in slots, so they come first.
+        let tables = if DIRECT && is_direct {
+            [
+                ptr::null_mut(),
+                self.table(Section::Kinds, kinds),
+                self.table(Section::LineTables, line_table),
+                self.table(Section::ExceptionTables, exception_table),
+            ]
+        } else {
+            self.scratch = Vec::new();
+            [
+                self.plain_bytecode(bytecode)?,
+                self.table(Section::Kinds, kinds),
+                self.table(Section::LineTables, line_table),
+                self.table(Section::ExceptionTables, exception_table),
+            ]
+        };
+        debug_assert_eq!(height, self.stack.len());
+        self.operands(code.operands, |at, object| operands[at] = object);
+        let [names, consts, variables, name, qualname, filename] = operands;
+        let filename = self.filename(filename);
+        let parts = CodeParts { names, consts, variables, name, qualname, filename, tables };
+        let made = if tables[1..].iter().any(|table| table.is_null()) {
+            Ok(ptr::null_mut())
+        } else if is_direct {
+            Ok(self.direct(code, &parts, quickened))
+        } else {
+            self.construct(code, &parts, kinds.bytes)
+        };
+        self.scratch = scratch;
+        match made {
+            Ok(made) if !made.is_null() && is_direct => self.push(made),
+            made => {
+                // The constructor holds its own references; of what was not made, none are held.
+                parts.drop();
+                self.push(made?)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn direct(&mut self, code: &CodeStep<'_>, parts: &CodeParts, quickened: &[u8]) -> *mut PyObject {
+        let derived = code.derived.unwrap_or_else(|| {
+            // SAFETY: the verifier says that the table is bytes; it is ours.
+            let kinds = unsafe { bytes_of(parts.tables[1]) };
+            let [n_locals, n_cells, n_free] = count_kinds(kinds);
+            let python = self.shared.probed.python;
+            [n_locals, n_cells, n_free, python.first_traceable(quickened).unwrap_or_default()]
+        });
+        // SAFETY: the GIL is held; the verifier says what the objects are, and the bytecode was looked at.
+        unsafe {
+            let n_variables = (*parts.variables.cast::<ffi::PyVarObject>()).ob_size as i32;
+            let fields = CodeFields {
+                numbers: code.numbers,
+                derived,
+                n_variables,
+                #[cfg(not(Py_3_12))]
+                n_plain_cells: bytes_of(parts.tables[1]).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
+                #[cfg(Py_3_12)]
+                version: self.next_version(),
+                consts: parts.consts,
+                names: parts.names,
+                localsplusnames: parts.variables,
+                localspluskinds: parts.tables[1],
+                filename: parts.filename,
+                name: parts.name,
+                qualname: parts.qualname,
+                linetable: parts.tables[2],
+                exceptiontable: parts.tables[3],
+                bytecode: quickened,
+            };
+            self.heads.code(&fields)
+        }
+    }
+
+    /// The version of a new function, as `init_code` of CPython's `Objects/codeobject.c` takes it.
+    #[cfg(Py_3_12)]
+    #[inline(always)]
+    fn next_version(&self) -> u32 {
+        let next = self.shared.probed.next_version;
+        if next.is_null() {
+            return 0;
+        }
+        // SAFETY: it lies in the state of the interpreter, and the GIL is held.
+        unsafe {
+            let version = *next;
+            if version != 0 {
+                *next = version.wrapping_add(1);
+            }
+            version
+        }
+    }
+
+    /// The filename of a code object: another, if its own is the one that the container states. Takes a reference and
+    /// gives one.
+    #[inline(always)]
+    fn filename(&mut self, own: *mut PyObject) -> *mut PyObject {
+        let Some(filename) = self.filename else { return own };
+        if own != self.replaced {
+            // SAFETY: the verifier says that it is a str.
+            let text = unsafe { Bound::from_borrowed_ptr(self.py, own) };
+            let is_stated = text.cast::<PyString>().is_ok_and(|text| text.to_string_lossy() == self.stated_filename);
+            if !is_stated {
+                return own;
+            }
+            self.replaced = own;
+        }
+        // SAFETY: both are objects.
+        unsafe {
+            ffi::Py_INCREF(filename);
+            ffi::Py_DECREF(own);
+        }
+        filename
+    }
+
+    /// A code object of the interpreter's constructor, with the kinds of variables that it loses.
+    #[cold]
+    fn construct(&mut self, code: &CodeStep<'_>, parts: &CodeParts, kinds: &[u8]) -> Outcome<*mut PyObject> {
+        let number = |field: Field| code.numbers[field as usize];
+        let py = self.py;
+        // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
+        unsafe {
+            let names: Vec<Bound<'_, PyAny>> = (0..kinds.len())
+                .map(|at| Bound::from_borrowed_ptr(py, ffi::PyTuple_GetItem(parts.variables, at as isize)))
+                .collect();
+            let of = |is: fn(u8) -> bool| {
+                let names = names.iter().zip(kinds).filter(|(_, kind)| is(**kind)).map(|(name, _)| name);
+                pyo3::types::PyTuple::new(py, names.collect::<Vec<_>>())
+            };
+            let (locals, cells, free) =
+                (of(|kind| kind & 0x20 != 0)?, of(|kind| kind & 0x40 != 0)?, of(|kind| kind & 0xe0 == 0x80)?);
+            let made = PyCode_NewWithPosOnlyArgs(
+                number(Field::ArgCount),
+                number(Field::PosOnlyArgCount),
+                number(Field::KwOnlyArgCount),
+                names.iter().zip(kinds).filter(|(_, kind)| **kind & 0x20 != 0).count() as i32,
+                number(Field::StackSize),
+                number(Field::Flags),
+                parts.tables[0],
+                parts.consts,
+                parts.names,
+                locals.as_ptr(),
+                free.as_ptr(),
+                cells.as_ptr(),
+                parts.filename,
+                parts.name,
+                parts.qualname,
+                number(Field::FirstLineNo),
+                parts.tables[2],
+                parts.tables[3],
+            );
+            if made.is_null() {
+                return Ok(made);
+            }
+            let made = Bound::from_owned_ptr(py, made);
+            let head = made.as_ptr().cast::<CodeObject>();
+            let same_names = Bound::from_borrowed_ptr(py, (*head).localsplusnames)
+                .eq(Bound::from_borrowed_ptr(py, parts.variables))?;
+            if !same_names {
+                // Its variables stand in an order that the constructor does not make.
+                return Err(Failure::new(Why::NotConstructible));
+            }
+            if bytes_of((*head).localspluskinds) != kinds {
+                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(parts.tables[1]));
+                ffi::Py_DECREF(theirs);
+            }
+            Ok(made.into_ptr())
+        }
+    }
+}
+
+/// The objects of a code object.
+struct CodeParts {
+    names: *mut PyObject,
+    consts: *mut PyObject,
+    variables: *mut PyObject,
+    name: *mut PyObject,
+    qualname: *mut PyObject,
+    filename: *mut PyObject,
+    /// Bytecode, if the constructor is to take it, kinds, line table, exception table.
+    tables: [*mut PyObject; 4],
+}
+
+impl CodeParts {
+    /// Gives all references back.
+    #[cold]
+    fn drop(self) {
+        let Self { names, consts, variables, name, qualname, filename, tables } = self;
+        for object in [names, consts, variables, name, qualname, filename].into_iter().chain(tables) {
+            // SAFETY: references that it holds.
+            unsafe { ffi::Py_XDECREF(object) };
+        }
+    }
+}
+
+#[cold]
+fn refuse(why: &'static str) -> Failure {
+    Failure::new(Why::Raised(PyValueError::new_err(why)))
+}
+
+#[cold]
+fn unsound() -> Failure {
+    refuse("bytecode with an instruction that this Python cannot read back, or that ends inside its caches")
+}
+
+unsafe extern "C" {
+    fn _PyLong_FromByteArray(bytes: *const u8, n: usize, little_endian: c_int, is_signed: c_int) -> *mut PyObject;
+}
+
+/// Counts so many references to an object more.
+///
+/// # Safety
+/// It is an object that is not immortal, and as many references are handed out or were given back.
+unsafe fn add_references(object: *mut PyObject, n: isize) {
+    // SAFETY: every object begins with the number of its references.
+    unsafe { *object.cast::<isize>() += n }
+}
+
+/// What is kept, made if it was not needed yet.
+fn kept(place: &mut *mut PyObject, make: impl FnOnce() -> *mut PyObject) -> *mut PyObject {
+    if place.is_null() {
+        *place = make();
+    }
+    *place
+}
+
+/// # Safety
+/// It is a bytes object that lives as long as the bytes are used.
+unsafe fn bytes_of<'a>(object: *mut PyObject) -> &'a [u8] {
+    // SAFETY: the caller says so.
+    unsafe { std::slice::from_raw_parts(ffi::PyBytes_AS_STRING(object).cast(), ffi::PyBytes_Size(object) as usize) }
+}
+
+/// Whether CPython can certainly read, compare and free a code object with this quickened bytecode, by a look at each unit
+/// that does not ask which ones are caches: no unit looks like an opcode of a running interpreter, and none so near the end
+/// that its caches could go beyond.
+#[inline(always)]
+fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
+    let (code, []) = quickened.as_chunks::<2>() else { return false };
+    let is_strange = |unit: &[u8; 2]| {
+        let unit = u16::from_le_bytes(*unit);
+        let opcode = unit as u8;
+        (opcode >= VERSION.first_instrumented) & (Some(unit) != VERSION.counter)
+            | (Some(opcode) == VERSION.enter_executor)
+    };
+    if code.iter().fold(false, |strange, unit| strange | is_strange(unit)) {
+        return false;
+    }
+    let goes_beyond = |(at, [opcode, _]): (usize, &[u8; 2])| usize::from(reach[usize::from(*opcode)]) > at + 1;
+    !code.iter().rev().take(MOST_UNITS - 1).enumerate().any(goes_beyond)
+}
+
+fn frozen_dict(py: Python<'_>, dict: *mut PyObject) -> *mut PyObject {
+    // SAFETY: an object.
+    let dict = unsafe { Bound::from_borrowed_ptr(py, dict) };
+    let made = py.import("builtins").and_then(|builtins| builtins.getattr("frozendict")?.call1((dict,)));
+    match made {
+        Ok(made) => made.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+    }
+}
+
+impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
+    type Error = Failure;
+
+    #[inline(always)]
+    fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
+        // SAFETY: under the GIL; the borrow ends with the look.
+        self.found = unsafe { (*self.shared.names.get()).get(hash, name, names) };
+        self.found.is_some()
+    }
+
+    #[inline(always)]
+    fn step(&mut self, step: Checked<Step<'v, '_>>) -> Outcome {
+        match step.get() {
+            Step::Load(instruction) => {
+                let object = self.load(instruction);
+                self.push(object)
+            }
+            Step::Copy(slot) => {
+                let object = self.copied(slot);
+                self.push(object)
+            }
+            Step::Str { text, wide, interned } => self.string(text, wide, interned),
+            Step::Name { op, text, uses } => self.name(op, text, uses),
+            Step::Bytes(bytes) => {
+                let object = self.bytes(bytes);
+                self.push(object)
+            }
+            // SAFETY: the GIL is held.
+            Step::Float(bits) => self.push(unsafe { ffi::PyFloat_FromDouble(f64::from_bits(bits)) }),
+            // SAFETY: the GIL is held.
+            Step::Long(bytes) => self.push(unsafe { _PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 1, 1) }),
+            Step::Tuple { operands, holds_collectable } => self.tuple(operands, holds_collectable),
+            Step::List(n) => self.list(n),
+            Step::Set(n) => self.set(n),
+            Step::Map(n) => self.map(n),
+            // SAFETY: the GIL is held.
+            Step::Slice => self.of_top(3, |parts| unsafe { ffi::PySlice_New(parts[0], parts[1], parts[2]) }),
+            Step::Append(slot) => {
+                let list = self.stack[slot];
+                // SAFETY: the verifier says that it is a list.
+                self.drain(1, |item| unsafe { ffi::PyList_Append(list, item[0]) }, 1)
+            }
+            Step::Add(slot) => {
+                let dict = self.stack[slot];
+                // SAFETY: the verifier says that it is a dict.
+                self.drain(2, |pair| unsafe { ffi::PyDict_SetItem(dict, pair[0], pair[1]) }, 2)
+            }
+            Step::Intrinsic(intrinsic) => self.intrinsic(intrinsic),
+            Step::Code(code) => self.code(&code),
+            Step::Return => Ok(()),
+            Step::Start => {
+                self.starts = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+const _: () = assert!(size_of::<AsciiStr>() == if cfg!(Py_3_12) { 40 } else { 48 });

@@ -1,0 +1,179 @@
+//! Makes objects as CPython makes them, without asking it: memory of its allocator, and a copy of the head of an object that
+//! it made itself.
+//!
+//! Invariant: [`crate::probe`] has compared an object of each kind with one that the interpreter made.
+
+use std::ptr;
+
+use pyo3::ffi::{self, PyObject};
+use rehydrate::python::{Derived, Field};
+
+use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple};
+
+/// The heads of new objects.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) ascii: AsciiStr,
+    pub(crate) bytes: Bytes,
+    pub(crate) tuple: Tuple,
+    pub(crate) code: CodeObject,
+    /// What a frame takes beside variables and stack, in words.
+    pub(crate) frame_size: i32,
+}
+
+/// What a code object holds. It takes over a reference to each object.
+pub(crate) struct CodeFields<'s> {
+    pub(crate) numbers: &'s [i32; Field::COUNT],
+    pub(crate) derived: Derived,
+    pub(crate) n_variables: i32,
+    #[cfg(not(Py_3_12))]
+    pub(crate) n_plain_cells: i32,
+    #[cfg(Py_3_12)]
+    pub(crate) version: u32,
+    pub(crate) consts: *mut PyObject,
+    pub(crate) names: *mut PyObject,
+    pub(crate) localsplusnames: *mut PyObject,
+    pub(crate) localspluskinds: *mut PyObject,
+    pub(crate) filename: *mut PyObject,
+    pub(crate) name: *mut PyObject,
+    pub(crate) qualname: *mut PyObject,
+    pub(crate) linetable: *mut PyObject,
+    pub(crate) exceptiontable: *mut PyObject,
+    /// As CPython holds it.
+    pub(crate) bytecode: &'s [u8],
+}
+
+// Each of these gives null, without an exception set, if there is no memory.
+impl Heads {
+    /// Memory for a head and what follows it, the head copied there.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[inline(always)]
+    unsafe fn make<H: Copy>(head: H, n_bytes: usize) -> *mut H {
+        // SAFETY: the memory is large enough, and aligned for any object.
+        unsafe {
+            let made = ffi::PyObject_Malloc(size_of::<H>() + n_bytes).cast::<H>();
+            if !made.is_null() {
+                made.write(head);
+            }
+            made
+        }
+    }
+
+    /// A str of ASCII, of two characters or more: shorter ones exist once.
+    ///
+    /// # Safety
+    /// The GIL is held, and the text is ASCII.
+    #[inline]
+    pub(crate) unsafe fn ascii(&self, text: &[u8]) -> *mut PyObject {
+        let mut head = self.ascii;
+        head.head.size = text.len() as isize;
+        // SAFETY: there is room for the text and a zero.
+        unsafe {
+            let made = Self::make(head, text.len() + 1);
+            if !made.is_null() {
+                write_text(made.add(1).cast(), text);
+            }
+            made.cast()
+        }
+    }
+
+    /// Bytes, two or more: shorter ones exist once.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[inline]
+    pub(crate) unsafe fn bytes(&self, bytes: &[u8]) -> *mut PyObject {
+        let mut head = self.bytes;
+        head.head.size = bytes.len() as isize;
+        // SAFETY: there is room for the bytes and a zero. CPython lets them begin at the end of the head.
+        unsafe {
+            let made = Self::make(head, bytes.len() + 1);
+            if !made.is_null() {
+                write_text(made.add(1).cast(), bytes);
+            }
+            made.cast()
+        }
+    }
+
+    /// A tuple of `n` items, not none, which the collector does not track, and where its items are to be written.
+    ///
+    /// # Safety
+    /// The GIL is held. Nobody sees the tuple before all items are written. Null comes with a null place.
+    #[inline]
+    pub(crate) unsafe fn tuple(&self, n: usize) -> (*mut PyObject, *mut *mut PyObject) {
+        let mut head = self.tuple;
+        head.head.size = n as isize;
+        // SAFETY: there is room for the items.
+        unsafe {
+            let made = Self::make(head, n * size_of::<*mut PyObject>());
+            if made.is_null() {
+                return (ptr::null_mut(), ptr::null_mut());
+            }
+            ((&raw mut (*made).head).cast(), made.add(1).cast())
+        }
+    }
+
+    /// A code object. It takes over the references only if it is made.
+    ///
+    /// # Safety
+    /// The GIL is held, and the objects are of the types that the fields have; the bytecode is sound.
+    #[inline]
+    pub(crate) unsafe fn code(&self, fields: &CodeFields<'_>) -> *mut PyObject {
+        let number = |field: Field| fields.numbers[field as usize];
+        let mut head = self.code;
+        head.head.size = (fields.bytecode.len() / 2) as isize;
+        head.consts = fields.consts;
+        head.names = fields.names;
+        head.exceptiontable = fields.exceptiontable;
+        head.flags = number(Field::Flags);
+        head.argcount = number(Field::ArgCount);
+        head.posonlyargcount = number(Field::PosOnlyArgCount);
+        head.kwonlyargcount = number(Field::KwOnlyArgCount);
+        head.stacksize = number(Field::StackSize);
+        head.firstlineno = number(Field::FirstLineNo);
+        head.nlocalsplus = fields.n_variables;
+        let [nlocals, ncellvars, nfreevars, firsttraceable] = fields.derived.map(u32::cast_signed);
+        head.nlocals = nlocals;
+        head.ncellvars = ncellvars;
+        head.nfreevars = nfreevars;
+        head.firsttraceable = firsttraceable;
+        #[cfg(not(Py_3_12))]
+        {
+            head.nplaincellvars = fields.n_plain_cells;
+        }
+        #[cfg(Py_3_12)]
+        {
+            head.framesize = fields.n_variables + head.stacksize + self.frame_size;
+            head.version = fields.version;
+        }
+        head.localsplusnames = fields.localsplusnames;
+        head.localspluskinds = fields.localspluskinds;
+        head.filename = fields.filename;
+        head.name = fields.name;
+        head.qualname = fields.qualname;
+        head.linetable = fields.linetable;
+        // SAFETY: there is room for the bytecode.
+        unsafe {
+            let made = Self::make(head, fields.bytecode.len());
+            if !made.is_null() {
+                ptr::copy_nonoverlapping(fields.bytecode.as_ptr(), made.add(1).cast(), fields.bytecode.len());
+            }
+            made.cast()
+        }
+    }
+}
+
+/// Writes a text and a zero.
+///
+/// # Safety
+/// There is room for both.
+#[inline(always)]
+unsafe fn write_text(to: *mut u8, text: &[u8]) {
+    // SAFETY: the caller says so.
+    unsafe {
+        ptr::copy_nonoverlapping(text.as_ptr(), to, text.len());
+        to.add(text.len()).write(0);
+    }
+}

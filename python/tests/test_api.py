@@ -1,0 +1,406 @@
+"""The public functions: what they take, what they give, and how they refuse."""
+
+import ast
+import doctest
+import inspect
+import marshal
+import mmap
+import os
+import pydoc
+import struct
+import sys
+import tempfile
+import threading
+import unittest
+from array import array
+from pathlib import Path
+
+import rehydrate
+from equality import CODE, FROZENDICT, describe, difference, is_interned
+from rehydrate import _native
+from support import Project
+
+PROFILES = ["load", "compact", "core"]
+SHARINGS = ["structural", "identity", "none"]
+OWN_MAGIC = __import__("importlib.util").util.MAGIC_NUMBER[:2]
+
+
+def function(a, /, b=(1, "x"), *args, c: int = 3.5, **kwargs):
+    """Docstring."""
+
+    class Inner:
+        field = b"bytes"
+
+        def method(self):
+            return [a for a in (yield) or {1, 2, 3} if a in {"x", "y"} and self]
+
+    try:
+        return Inner, lambda: (a, args, kwargs)
+    except (ValueError, OSError):
+        return -0.0, 1e300, 2**100, ..., None
+
+
+async def coroutine(x):
+    async with x as y:
+        await y
+    return [z async for z in y]
+
+
+def values():
+    """Every type that marshal has, with its odd cases."""
+    yield from [None, True, False, ..., StopIteration]
+    for n in (0, 1, 255, 256, 2**15, 2**31 - 1, 2**31, 2**63, 2**64 + 1, 10**100, 1 << 30_000):
+        yield from (n, -n, n - 1)
+    floats = [0.0, -0.0, 1.5, 1e-320, 1.7976931348623157e308, float("inf"), float("-inf"), float("nan")]
+    payload = struct.unpack("<d", b"\x01\x02\x03\x00\x00\x00\xf8\xff")[0]
+    yield from [*floats, payload, complex(-0.0, 0.0), complex(0.0, -0.0), complex(payload, float("inf"))]
+    yield from ["", "a", "é", "identifier", "not an identifier", "ÿ" * 300, "Ω€", "\U0001f600 astral", "\ud800", "\udfff\ud800"]
+    yield from ["\0", "x" * 70_000, sys.intern("an interned text!"), "nul\0inside", "𝟙" * 3]
+    yield from [b"", b"a", b"bytes", bytes(range(256)), b"x" * 70_000]
+    yield from [(), (1,), tuple(range(300)), ((), ((),), [[], {}])]
+    yield from [[], [1, "two"], {}, {"k": [1]}, {1: 2, (3, 4): {"x": {}}}, set(), {1, 2, 3}, frozenset()]
+    yield from [frozenset(range(1000)), frozenset({"a", "b", "c", (1, 2), None, 0.5}), {frozenset({1}), frozenset()}]
+    yield from [function.__code__, coroutine.__code__, compile("a: int = 1\nimport b.c as d", "file name", "exec")]
+    shared, twice = [1], (1, 2.5, "text" * 3)
+    yield from [[shared, shared], (twice, twice, [twice]), {"a": shared, "b": shared}]
+    cyclic_list, cyclic_dict = [], {}
+    cyclic_list.append(cyclic_list)
+    cyclic_dict["self"] = (cyclic_dict, [cyclic_dict])
+    yield from [cyclic_list, cyclic_dict]
+    deep = ()
+    for _ in range(500):
+        deep = (deep,)
+    yield deep
+    if sys.version_info >= (3, 14):
+        yield from [slice(1, 2, 3), slice(None), (slice("a", (1,), None), slice(1, 2, 3))]
+    if FROZENDICT:
+        yield from [FROZENDICT(), FROZENDICT(a=1, b=(2, 3)), {FROZENDICT(x=1): FROZENDICT()}]
+
+
+class Values(unittest.TestCase):
+    def test_what_is_loaded_is_what_marshal_loads(self):
+        for number, value in enumerate(values()):
+            dump = marshal.dumps(value)
+            marshal.loads(dump)
+            for profile in PROFILES:
+                for sharing in SHARINGS:
+                    with self.subTest(number=number, type=type(value), profile=profile, sharing=sharing):
+                        stream = rehydrate.dumps(value, profile=profile, sharing=sharing)
+                        self.assertIsNone(difference(marshal.loads(dump), rehydrate.loads(stream)))
+
+    def test_the_comparison_sees_differences(self):
+        again = eval("0.0"), eval("''.join(['a', 'b'])")
+        pairs = [(0.0, -0.0), (1, True), (1, 1.0), ([1], (1,)), ({1}, frozenset({1})), ("a", b"a"), (0, None)]
+        pairs += [([[]] * 2, [[], []]), ((1, 2), (1, 3)), ((1,), (1, 1)), (sys.intern("ab"), again[1])]
+        pairs += [(function.__code__, function.__code__.replace(co_firstlineno=7)), ({1: 2, 3: 4}, {3: 4, 1: 2})]
+        pairs += [(function.__code__, coroutine.__code__), (float("nan"), -float("nan"))]
+        for wanted, found in pairs:
+            with self.subTest(wanted=wanted):
+                self.assertIsNotNone(difference(wanted, found))
+        self.assertIsNone(difference(((1, 2.5), [0.0]), ((1, 2.5), [again[0]])))
+        self.assertFalse(is_interned("".join(["not ", "interned"])))
+        self.assertTrue(is_interned(sys.intern("".join(["is ", "interned"]))))
+        self.assertIn("co_consts", "\n".join(describe(function.__code__)))
+
+    def test_identity_keeps_what_is_shared(self):
+        text, item = "not an identifier, and long", (1.5, 2.5)
+        value = [text, text, item, item, "".join(["not an ident", "ifier, and long"])]
+        loaded = rehydrate.loads(rehydrate.dumps(value, sharing="identity"))
+        self.assertIs(loaded[0], loaded[1])
+        self.assertIs(loaded[2], loaded[3])
+        self.assertIsNot(loaded[0], loaded[4])
+        loaded = rehydrate.loads(rehydrate.dumps(value))
+        self.assertIs(loaded[0], loaded[4])
+        loaded = rehydrate.loads(rehydrate.dumps(value, sharing="none"))
+        self.assertIsNot(loaded[2], loaded[3])
+
+    def test_mutable_objects_are_new_at_every_load(self):
+        stream = rehydrate.dumps([[1], {"a": []}, {1}])
+        first, second = rehydrate.loads(stream), rehydrate.loads(stream)
+        first[0].append(2)
+        first[1]["a"].append(2)
+        self.assertEqual(second, [[1], {"a": []}, {1}])
+
+    def test_loaded_functions_run(self):
+        namespace = {}
+        source = "def f(n):\n    return [g(i) for i in range(n)]\ndef g(i):\n    return i * i\n"
+        exec(rehydrate.loads(rehydrate.dumps(compile(source, "f.py", "exec"))), namespace)
+        # Often enough to be specialized.
+        self.assertEqual([namespace["f"](100) for _ in range(100)][-1], [i * i for i in range(100)])
+
+    def test_values_that_marshal_does_not_take_are_refused(self):
+        for value in (object(), lambda: 0, [object()], type):
+            with self.assertRaisesRegex(ValueError, "unmarshallable"):
+                rehydrate.dumps(value)
+
+    def test_names_of_profiles_and_sharings_are_checked(self):
+        for name, known in [("profile", "load, compact and core"), ("sharing", "structural, identity and none")]:
+            for call in (rehydrate.dumps, rehydrate.disassemble, rehydrate.explain):
+                with self.assertRaisesRegex(ValueError, f"no {name}: \"other\"; there are {known}"):
+                    call(b"", **{name: "other"})
+                with self.assertRaises(TypeError):
+                    call(b"", **{name: 7})
+
+
+class BytesLike(unittest.TestCase):
+    STREAM = rehydrate.dumps((1, "a", [2.5]))
+
+    def forms(self, data):
+        yield data
+        yield bytearray(data)
+        yield memoryview(data)
+        yield memoryview(bytearray(data))
+        yield memoryview(b"x" + data + b"x")[1:-1]
+        yield memoryview(data).cast("c")
+        padded = data.ljust(-(-len(data) // 4) * 4, b"\0")
+        if padded == data:
+            yield array("I", padded)
+        yield type("Subclass", (bytes,), {})(data)
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                yield mapped
+
+    def test_every_kind_is_read(self):
+        pyc = OWN_MAGIC + b"\r\n" + bytes(12) + marshal.dumps(function.__code__)
+        whole = _native.compile_pyc(pyc)
+        for data, check in [(self.STREAM, lambda loaded: self.assertEqual(loaded, (1, "a", [2.5])))] + [
+            (whole, lambda loaded: self.assertEqual(loaded, function.__code__))
+        ]:
+            for form in self.forms(data):
+                with self.subTest(type(form)):
+                    check(rehydrate.loads(form))
+                    rehydrate.verify(form)
+                    self.assertIn("RETURN_VALUE", rehydrate.disassemble(form))
+                    self.assertIn("objects", rehydrate.explain(form))
+        for form in self.forms(pyc):
+            self.assertEqual(_native.compile_pyc(form), whole)
+
+    def test_arrays_of_wide_items_are_read_as_bytes(self):
+        stream = rehydrate.dumps("x" * 7)
+        while len(stream) % 4:
+            stream = rehydrate.dumps(rehydrate.loads(stream) + "x")
+        self.assertEqual(rehydrate.loads(array("I", stream)), rehydrate.loads(stream))
+
+    def test_what_is_not_contiguous_is_refused(self):
+        every_other = memoryview(bytes(byte for pair in zip(self.STREAM, self.STREAM) for byte in pair))[::2]
+        self.assertEqual(every_other.tobytes(), self.STREAM)
+        for call in (rehydrate.loads, rehydrate.verify, rehydrate.disassemble, rehydrate.explain, _native.compile_pyc):
+            with self.assertRaisesRegex(BufferError, "not contiguous"):
+                call(every_other)
+
+    def test_other_types_are_refused(self):
+        for call in (rehydrate.loads, rehydrate.verify, rehydrate.disassemble, rehydrate.explain, _native.compile_pyc):
+            for other in ("text", None, 7, [1, 2]):
+                with self.assertRaisesRegex(TypeError, "bytes-like"):
+                    call(other)
+            with self.assertRaises(TypeError):
+                call()
+
+    def test_a_buffer_is_released(self):
+        data = bytearray(self.STREAM)
+        rehydrate.loads(data)
+        with self.assertRaises(ValueError):
+            rehydrate.loads(data[:-1])
+        data.extend(b"x")
+
+
+class Refusals(unittest.TestCase):
+    STREAM = rehydrate.dumps((function.__code__, "x"))
+
+    def test_a_refusal_has_a_position_and_a_reason(self):
+        number = struct.unpack("<H", OWN_MAGIC)[0]
+        other = 3531 if number != 3531 else 3571
+        cases = [
+            (b"", r"neither a stream nor a .pyinit: .* \(at byte 0x0\)"),
+            (b"junk" * 9, r"neither a stream nor a .pyinit: .* \(at byte 0x0\)"),
+            (b"PYI.", r"the container ends inside its header \(at byte 0x4\)"),
+            (self.STREAM[:-1], r"ends early: \d+ bytes needed, \d+ left \(at byte 0x[0-9a-f]+\)"),
+            (self.STREAM + b"x", rf"bytes follow the container \(at byte {len(self.STREAM):#x}\)"),
+            (b"PYI.\xff" + self.STREAM[5:], r"unknown version \(at byte 0x4\)"),
+            (self.STREAM[:6] + struct.pack("<H", other) + self.STREAM[8:], rf"is of Python 3\..*{other}.*{number} \(at byte 0x6\)"),
+            (self.STREAM[:6] + b"\0\0" + self.STREAM[8:], r"is of an unknown version of Python.* \(at byte 0x6\)"),
+            (struct.pack("<H", other) + b"\r\n" + bytes(12) + self.STREAM, r"is of Python 3\..* \(at byte 0x0\)"),
+            (OWN_MAGIC + b"\r\n" + bytes(12) + b"c" * 30, "no container stands behind the header"),
+        ]
+        for data, why in cases:
+            with self.subTest(data=data[:24]):
+                with self.assertRaisesRegex(ValueError, why):
+                    rehydrate.loads(data)
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder, "x.pyinit")
+                    path.write_bytes(data)
+                    with self.assertRaisesRegex(ValueError, why):
+                        rehydrate.load(path)
+
+    def test_streams_of_other_pythons_can_be_looked_into(self):
+        # ("some text", 2.5) of Python 3.6.
+        stream = bytes.fromhex("5059492e0101330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
+        rehydrate.verify(stream)
+        self.assertIn("MAKE_STRING", rehydrate.disassemble(stream))
+        with self.assertRaisesRegex(ValueError, "is of Python 3.6"):
+            rehydrate.loads(stream)
+
+    def test_every_prefix_is_refused(self):
+        for end in range(len(self.STREAM)):
+            for call in (rehydrate.loads, rehydrate.verify, rehydrate.disassemble, rehydrate.explain):
+                with self.assertRaises(ValueError):
+                    call(self.STREAM[:end])
+
+    def test_compile_pyc_takes_pycs_alone(self):
+        for data in (b"", b"junk", self.STREAM, OWN_MAGIC + b"\r\n" + bytes(12), OWN_MAGIC + b"\r\n" + bytes(12) + b"("):
+            with self.assertRaises(ValueError):
+                _native.compile_pyc(data)
+
+
+class Filenames(unittest.TestCase):
+    SOURCE = "def f():\n    def g(): pass\n    return g\n"
+
+    def test_filename_replaces_that_of_the_module_where_it_stands(self):
+        module = compile(self.SOURCE, "old.py", "exec")
+        inner = module.co_consts[0]
+        other = inner.replace(co_filename="other.py")
+        module = module.replace(co_consts=(other, *module.co_consts[1:]))
+        for profile in PROFILES:
+            loaded = rehydrate.loads(rehydrate.dumps(module, profile=profile), filename="new.py")
+            self.assertEqual(loaded.co_filename, "new.py")
+            # As of marshal and _fix_co_filename: one that has another name keeps it, with all that is in it.
+            wanted = marshal.loads(marshal.dumps(module))
+            __import__("_imp")._fix_co_filename(wanted, "new.py")
+            self.assertIsNone(difference(wanted, loaded))
+
+    def test_filenames_are_any_str(self):
+        stream = rehydrate.dumps(compile(self.SOURCE, "old.py", "exec"))
+        for name in ("", "old.py", "größe.py", "\udc80", "x" * 5000, "nul\0"):
+            loaded = rehydrate.loads(stream, filename=name)
+            self.assertEqual(loaded.co_filename, name)
+            self.assertEqual(loaded.co_consts[0].co_filename, name)
+        for name in (b"bytes", 7, Path("x")):
+            with self.assertRaises(TypeError):
+                rehydrate.loads(stream, filename=name)
+
+    def test_filename_does_nothing_to_other_values(self):
+        self.assertEqual(rehydrate.loads(rehydrate.dumps([1]), filename="x"), [1])
+
+    def test_without_filename_it_is_that_of_the_dump(self):
+        self.assertEqual(rehydrate.loads(rehydrate.dumps(compile("", "größe.py", "exec"))).co_filename, "größe.py")
+
+
+class Files(Project):
+    def test_load_reads_a_mapped_file(self):
+        path = self.root / "x.pyinit"
+        path.write_bytes(rehydrate.dumps(compile("VALUE = 7", "x.py", "exec")))
+        for spelled in (path, str(path)):
+            self.assertEqual(rehydrate.load(spelled).co_filename, "x.py")
+        self.assertEqual(rehydrate.load(path, filename="y.py").co_filename, "y.py")
+
+    def test_load_says_which_file_cannot_be_opened(self):
+        for path, kind in [(self.root / "none", FileNotFoundError), (self.root / "größe" / "x", FileNotFoundError)]:
+            with self.assertRaises(kind) as caught:
+                rehydrate.load(path)
+            self.assertEqual(caught.exception.filename, str(path))
+        with self.assertRaises(OSError):
+            rehydrate.load(self.root)
+        for path in (7, None):
+            with self.assertRaises(TypeError):
+                rehydrate.load(path)
+        with self.assertRaises(ValueError):
+            rehydrate.load("nul\0")
+
+    def test_an_empty_file_is_refused(self):
+        (self.root / "empty").touch()
+        with self.assertRaises(ValueError):
+            rehydrate.load(self.root / "empty")
+
+
+class Public(unittest.TestCase):
+    def test_all_that_is_public_is_documented(self):
+        for name in rehydrate.__all__:
+            value = getattr(rehydrate, name)
+            if name != "__version__":
+                self.assertTrue(pydoc.getdoc(value), name)
+                self.assertTrue(inspect.signature(value), name)
+        self.assertRegex(rehydrate.__version__, r"\A\d+\.\d+\.\d+\Z")
+
+    def test_the_signatures_are_those_promised(self):
+        wanted = {
+            "loads": "(data, /, *, filename=None)",
+            "load": "(path, *, filename=None)",
+            "dumps": "(value, /, *, profile='load', sharing='structural')",
+            "disassemble": "(data, /, *, profile='load', sharing='structural')",
+            "verify": "(data, /)",
+            "uninstall": "()",
+            "status": "()",
+        }
+        for name, signature in wanted.items():
+            found = inspect.signature(getattr(rehydrate, name))
+            plain = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+            self.assertEqual(str(found.replace(parameters=plain, return_annotation=found.empty)), signature)
+
+    def test_the_stub_has_what_the_extension_has(self):
+        stub = ast.parse((Path(rehydrate.__file__).parent / "_native.pyi").read_text())
+        functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
+        variables = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)} - {"Profile", "Sharing"}
+        found = {name for name in vars(_native) if not name.startswith("__") or name == "__version__"}
+        self.assertEqual(found, functions.keys() | variables)
+        for name, node in functions.items():
+            signature = inspect.signature(getattr(_native, name))
+            spelled = [arg.arg for arg in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
+            self.assertEqual(list(signature.parameters), spelled, name)
+            defaults = [ast.literal_eval(value) for value in node.args.defaults + node.args.kw_defaults if value is not None]
+            has = [p.default for p in signature.parameters.values() if p.default is not p.empty]
+            self.assertEqual(has, defaults, name)
+
+    def test_the_package_is_marked_as_typed(self):
+        self.assertTrue((Path(rehydrate.__file__).parent / "py.typed").exists())
+
+    def test_status_is_a_dict_of_what_is_active(self):
+        status = rehydrate.status()
+        self.assertEqual(status["hook"]["installed"], False)
+        self.assertEqual(set(status["hook"]), {"installed", "hits", "misses", "written", "failures", "last_failure", "warning"})
+
+    def test_explain_says_what_is_shared(self):
+        source = "def f():\n    '''The same text.'''\ndef g():\n    '''The same text.'''\n"
+        code = compile(source, "x.py", "exec")
+        pyc = OWN_MAGIC + b"\r\n" + bytes(12) + marshal.dumps(code)
+        for data in (rehydrate.dumps(code), pyc, _native.compile_pyc(pyc)):
+            said = rehydrate.explain(data, value="same text")
+            self.assertIn("1 for 2 places: shared", said)
+        self.assertIn("2 for 2 places: not shared", rehydrate.explain(pyc, value="same text", sharing="none"))
+
+    def test_source_flags_are_kept_only_if_asked_for(self):
+        pyc = OWN_MAGIC + b"\r\n" + bytes(12) + marshal.dumps(function.__code__)
+        without, with_them = _native.compile_pyc(pyc), _native.compile_pyc(pyc, source_flags=True)
+        self.assertLess(len(without), len(with_them))
+        self.assertIsNone(difference(rehydrate.loads(without), rehydrate.loads(with_them)))
+
+    def test_the_examples_of_the_readme(self):
+        readme = Path(__file__).parent.parent / "README.md"
+        result = doctest.testfile(str(readme), module_relative=False)
+        self.assertEqual((result.failed, result.attempted), (0, 4))
+
+    def test_threads_load_at_once(self):
+        stream = rehydrate.dumps(function.__code__)
+        wanted = describe(rehydrate.loads(stream))
+        wrong = []
+
+        def work():
+            for _ in range(30):
+                if describe(rehydrate.loads(rehydrate.dumps(rehydrate.loads(stream)))) != wanted:
+                    wrong.append(1)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(wrong, [])
+
+    def test_code_type_is_the_real_one(self):
+        self.assertIs(type(rehydrate.loads(rehydrate.dumps(function.__code__))), CODE)
+        self.assertTrue(os.path.exists(rehydrate.__file__))
+
+
+if __name__ == "__main__":
+    unittest.main()

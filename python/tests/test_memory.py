@@ -1,0 +1,99 @@
+"""Nothing is leaked, by loads that succeed and by those that do not."""
+
+import gc
+import sys
+import unittest
+
+import equality
+import rehydrate
+from rehydrate import _native
+
+
+def grown(work, cycles=50):
+    """By how many blocks, and references where this interpreter counts them, the process grows in `cycles` of `work`."""
+
+    def counted():
+        gc.collect()
+        total = getattr(sys, "gettotalrefcount", lambda: 0)
+        return sys.getallocatedblocks(), total()
+
+    # What is made once a process, or once it is known that a name is used.
+    for _ in range(5):
+        work()
+    before = counted()
+    for _ in range(cycles):
+        work()
+    after = counted()
+    return [b - a for a, b in zip(before, after)]
+
+
+class Leaks(unittest.TestCase):
+    def assert_flat(self, work):
+        # What leaks one block a cycle grows by 50 every time. Free lists and the cache of attributes that types have grow by
+        # as much, but only until they are full.
+        growths = []
+        for _ in range(20):
+            blocks, references = grown(work)
+            if blocks < 10 and references < 20:
+                return
+            growths.append((blocks, references))
+        self.fail(f"50 cycles grow by (blocks, references) {growths}")
+
+    @classmethod
+    def setUpClass(cls):
+        path = equality.source_of("argparse")
+        cls.code = compile(path.read_bytes(), str(path), "exec")
+        cls.stream = rehydrate.dumps(cls.code)
+
+    def test_the_measure_sees_a_leak(self):
+        kept = []
+        self.assertGreaterEqual(grown(lambda: kept.append([object()]))[0], 50)
+
+    def test_loading(self):
+        for profile in ("load", "compact", "core"):
+            with self.subTest(profile):
+                stream = rehydrate.dumps(self.code, profile=profile)
+                self.assert_flat(lambda: rehydrate.loads(stream))
+                self.assert_flat(lambda: rehydrate.loads(stream, filename="other.py"))
+
+    def test_values(self):
+        stream = rehydrate.dumps([(1.5, "not an identifier"), {"k": {1, 2}}, frozenset({"x", 2**90}), b"bytes", 1j])
+        self.assert_flat(lambda: rehydrate.loads(stream))
+
+    def test_what_is_executed(self):
+        source = "class C:\n    def f(self): return [x for x in range(3)]\nr = C().f()\n"
+        stream = rehydrate.dumps(compile(source, "x.py", "exec"))
+
+        def work():
+            exec(rehydrate.loads(stream), {})
+
+        self.assert_flat(work)
+
+    def test_refusals(self):
+        stream = bytearray(self.stream)
+        bad = [bytes(stream[: len(stream) * n // 7]) for n in range(7)] + [bytes(stream[:-40] + b"\xff" * 40)]
+
+        def work():
+            for data in bad:
+                try:
+                    rehydrate.loads(data)
+                except ValueError:
+                    pass
+                else:
+                    raise AssertionError("it is not refused")
+
+        self.assert_flat(work)
+
+    def test_the_other_functions(self):
+        small = rehydrate.dumps((1, "text", [2.5]))
+        pyc = __import__("importlib.util").util.MAGIC_NUMBER + bytes(12) + __import__("marshal").dumps(self.code)
+        self.assert_flat(lambda: rehydrate.dumps([1, "text", {2: 3}]))
+        self.assert_flat(lambda: rehydrate.disassemble(small))
+        self.assert_flat(lambda: rehydrate.explain(small))
+        self.assert_flat(lambda: rehydrate.verify(bytearray(small)))
+        self.assert_flat(rehydrate.status)
+        self.assert_flat(lambda: _native.compile_pyc(pyc))
+
+
+if __name__ == "__main__":
+    unittest.main()
