@@ -203,7 +203,7 @@ fn find(
                     let dump = bytes.len() - source.marshal.len();
                     files.push(File { path: path.to_owned(), bytes, dump });
                 }
-                Ok(Input::Initializer(_)) => {}
+                Ok(Input::Initializer(_) | Input::Lazy(_)) => {}
                 Err(error) => eprintln!("left out: {}: {error}", path.display()),
             }
         }
@@ -215,7 +215,7 @@ fn find(
 fn compile_whole(file: &[u8]) -> Result<Vec<u8>> {
     match Input::read(file, None)? {
         Input::Source(source) => Ok(compile(&source, Options::default())?.encode()?),
-        Input::Initializer(_) => Err("an initializer is no source".into()),
+        Input::Initializer(_) | Input::Lazy(_) => Err("an initializer is no source".into()),
     }
 }
 

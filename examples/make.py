@@ -46,6 +46,7 @@ MILESTONES = (38, 311, 313, 314, 315)
 
 SOURCES = {
     "greeting": (VERSIONS, "a docstring, a function, an f-string, a call: the smallest whole program"),
+    "pair": ((311, 315), "one constant tuple: the example of the lazy container in DESIGN.md"),
     "constants": (VERSIONS, "integers, floats, bytes and strings at the borders of their encodings"),
     "closures": (VERSIONS, "free and cell variables, `nonlocal`, every kind of parameter"),
     "classes": (MILESTONES, "inheritance, properties, `super()` and its class cell, annotations"),
@@ -593,6 +594,8 @@ def readme():
         "| Group | Dumps |",
         "|---|---|",
         *(row(group, dumps) for group, dumps in DUMPS.items() if dumps[0].error),
+        "",
+        "`python3.X record_executed.py MODULE` records which code objects run during an import, for `rehydrate lazy-report`.",
         "",
         "[`downstream/`](downstream/tests/sequence.rs) is a crate of its own that tests with [insta](https://insta.rs) what",
         "rehydrate emits for a module: `cargo test` there, and `cargo insta review` when it has changed.",

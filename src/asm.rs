@@ -647,6 +647,7 @@ mod tests {
         let initializer = match Input::read(file, Python::new(13)).unwrap() {
             Input::Source(source) => compile(&source, Options::default()).unwrap(),
             Input::Initializer(initializer) => initializer,
+            Input::Lazy(_) => unreachable!("the examples have none"),
         };
         let header = initializer.header_bytes();
         disassemble(&verify(initializer.image).unwrap(), header).to_string()

@@ -87,7 +87,8 @@ fn opcodes(python: Python) -> Option<&'static Opcodes> {
     OPCODES[usize::from(python.minor())].as_ref()
 }
 
-fn entries(python: Python) -> Option<&'static Entries> {
+/// The entries of a version, by opcode; `None` where it has no inline caches.
+pub(crate) fn entries(python: Python) -> Option<&'static Entries> {
     opcodes(python).map(|opcodes| &opcodes.entries)
 }
 

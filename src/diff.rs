@@ -22,9 +22,11 @@ use anstyle::Style;
 use serde_json::{Value as Json, json};
 
 use crate::compile::decompile;
+use crate::dehydrate::turn_back;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Input, Source};
 use crate::heap::{Heap, ObjectId};
+use crate::lazy::{self, Container};
 use crate::marshal::shorten;
 use crate::pyc::{self, Header};
 use crate::python::{Field, Python};
@@ -41,6 +43,8 @@ enum Opened<'a> {
     Decompiled(Vec<u8>, Python),
     /// An initializer that does not know how its dump was written.
     Initializer(Option<Header<'a>>, Verified<'a>),
+    /// A lazy container that does not know it either.
+    Lazy(Box<Container<'a>>),
 }
 
 impl<'a> Operand<'a> {
@@ -56,20 +60,31 @@ impl<'a> Operand<'a> {
                 Opened::Decompiled(decompile(initializer)?, python)
             }
             Input::Initializer(initializer) => Opened::Initializer(initializer.header, verify(initializer.image)?),
+            Input::Lazy(container) if container.source().is_some() => {
+                Opened::Decompiled(turn_back(&container)?, container.python())
+            }
+            Input::Lazy(container) => Opened::Lazy(container),
         }))
     }
 
     /// What is compared.
     ///
     /// # Errors
-    /// [`ErrorKind::BadSource`] if what an initializer turned back into is no dump.
+    /// [`ErrorKind::BadSource`] if what an initializer turned back into is no dump; for a lazy container, as
+    /// [`lazy::hydrate`].
     pub fn side(&self) -> Result<Side<'_>> {
         Ok(match &self.0 {
             Opened::Source(source) => Side::from(source),
             Opened::Decompiled(file, python) => match Input::read(file, Some(*python))? {
                 Input::Source(source) => Side { header: source.header, objects: Objects::Read(Box::new(source)) },
-                Input::Initializer(_) => return Err(Error::new(ErrorKind::BadSource("it is another initializer"))),
+                Input::Initializer(_) | Input::Lazy(_) => {
+                    return Err(Error::new(ErrorKind::BadSource("it is another initializer")));
+                }
             },
+            Opened::Lazy(container) => {
+                let (heap, root) = lazy::hydrate(container)?;
+                Side { header: Some(container.header()), objects: Objects::Built(heap, root) }
+            }
             Opened::Initializer(header, verified) => {
                 let (heap, root) = vm::run(verified);
                 Side { header: *header, objects: Objects::Built(heap, root) }

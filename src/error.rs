@@ -224,6 +224,24 @@ pub enum ErrorKind {
         /// What is wrong.
         why: String,
     },
+    // The lazy container.
+    /// An entry that a table does not have.
+    #[error("there is no {what} {number}: there are {count}")]
+    NoSuchEntry {
+        /// The kind of entry.
+        what: &'static str,
+        /// Its number.
+        number: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// A constant that is needed to build itself.
+    #[error("constant {0} is needed to build itself")]
+    CyclicNeed(u32),
+    /// Something that a lazy container has no place for.
+    #[error("a lazy container cannot hold {0}")]
+    NotLazy(&'static str),
+
     /// A promise that `rehydrate verify` checks did not hold.
     #[error("{step}: {why}")]
     CheckFailed {

@@ -1,9 +1,11 @@
-//! What a file holds: a marshal dump, or an initializer; each behind the header of a .pyc, or bare.
+//! What a file holds: a marshal dump, an initializer, or a lazy container; each behind the header of a .pyc, the first two
+//! also bare.
 
 use std::borrow::Cow;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
+use crate::lazy::{self, Container};
 use crate::marshal::{self, Dump};
 use crate::pyc::Header;
 use crate::python::Python;
@@ -35,6 +37,8 @@ pub enum Input<'a> {
     Source(Source<'a>),
     /// A .pyinit.
     Initializer(Initializer<'a>),
+    /// A .pylazy.
+    Lazy(Box<Container<'a>>),
 }
 
 impl<'a> Input<'a> {
@@ -57,6 +61,9 @@ impl<'a> Input<'a> {
         let headers = Header::candidates(file)?;
         if headers.iter().any(|header| file[header.bytes().len()..].starts_with(&image::MAGIC)) {
             return Initializer::read(file).map(Self::Initializer);
+        }
+        if headers.iter().any(|header| file[header.bytes().len()..].starts_with(&lazy::MAGIC)) {
+            return Container::open(file).map(|container| Self::Lazy(Box::new(container)));
         }
         let mut refused = None;
         for header in headers {

@@ -269,6 +269,13 @@ pub struct LongId(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeId(u32);
 
+impl CodeId {
+    /// Its position among the code objects of the heap.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// An object: its type and value, with other objects by id.
 #[derive(Debug, Clone, Copy)]
 pub enum Object<'a> {

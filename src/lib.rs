@@ -12,6 +12,9 @@
 //! bytes ─Initializer::read→ Image ─verify→ Verified ─run→ Heap
 //! ```
 //!
+//! The second way to write a dump is the lazy container ([`lazy`]): [`dehydrate()`] makes it, [`lazy::hydrate()`] gives the heap
+//! again, all of it or as much as is needed.
+//!
 //! # Examples
 //!
 //! Compile the dump of `(1, 'a', 37.0, (2, 'foo'))`, list the initializer, and run it:
@@ -50,6 +53,7 @@ pub mod common;
 pub mod compare;
 pub mod compile;
 mod data;
+pub mod dehydrate;
 pub mod diff;
 pub mod emit;
 pub mod error;
@@ -60,6 +64,7 @@ pub mod heap;
 pub mod image;
 pub mod isa;
 pub mod key;
+pub mod lazy;
 pub mod listing;
 pub mod literal;
 pub mod marshal;
@@ -79,9 +84,10 @@ pub mod verify;
 pub mod vm;
 
 pub use asm::assemble;
-pub use check::check;
+pub use check::{check, check_lazy};
 pub use compare::{Sameness, difference};
 pub use compile::{Options, compile, decompile, write_canonical};
+pub use dehydrate::{LazyOptions, dehydrate, turn_back};
 pub use emit::End;
 pub use error::{Error, ErrorKind, Result};
 pub use explain::{Explanation, explain};

@@ -36,6 +36,7 @@ use crate::compile::{Options, compile};
 use crate::error::Result;
 use crate::file::Input;
 use crate::image::Image;
+use crate::lazy;
 use crate::listing::disassemble;
 use crate::python::Python;
 use crate::verify::verify;
@@ -45,11 +46,12 @@ use crate::verify::verify;
 /// `options.source_flags` makes no difference.
 ///
 /// # Errors
-/// As [`Input::read`], [`compile`] and [`verify`].
+/// As [`Input::read`], [`compile`] and [`verify`]; of a lazy container, as [`lazy::hydrate()`].
 pub fn text(file: &[u8], python: Option<Python>, options: Options) -> Result<String> {
     let image = match Input::read(file, python)? {
         Input::Source(source) => compile(&source, Options { source_flags: false, ..options })?.image,
         Input::Initializer(initializer) => Image { source: None, ..initializer.image },
+        Input::Lazy(container) => return Ok(lazy::Listing::new(&container)?.to_string()),
     };
     Ok(disassemble(&verify(image)?, &[]).to_string())
 }

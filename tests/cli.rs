@@ -265,8 +265,8 @@ fn a_folder_stands_for_the_files_that_the_command_takes() {
 fn a_folder_that_has_nothing_to_work_on_is_an_error() {
     let desk = Desk::with(&[("d/notes.txt", GREETING)]);
     desk.run("compile d").exits(2).complains("error: no .pyc or .marshal file is in d\n");
-    desk.run("decompile d").exits(2).complains("error: no .pyinit file is in d\n");
-    desk.run("verify d").exits(2).complains("error: no .pyc or .marshal or .pyinit file is in d\n");
+    desk.run("decompile d").exits(2).complains("error: no .pyinit or .pylazy file is in d\n");
+    desk.run("verify d").exits(2).complains("error: no .pyc or .marshal or .pyinit or .pylazy file is in d\n");
 }
 
 #[test]
@@ -281,6 +281,107 @@ fn two_inputs_with_one_output_are_refused_before_anything_is_written() {
     desk.run("compile - -").exits(2).warns("standard input can be read once");
     desk.run("normalize a.pyc d/a.pyc").exits(2).warns("several inputs need --in-place or --check");
     assert_eq!(desk.names(), before);
+}
+
+// Lazy containers.
+
+#[test]
+fn compile_writes_a_lazy_container_beside_its_input_and_decompile_gives_the_identical_file_back() {
+    let desk = Desk::with(&[("a.pyc", GREETING)]);
+    for layout in ["draft", "compact"] {
+        let line = format!("compile --format lazy --lazy-layout {layout} a.pyc");
+        desk.run(&line).exits(0).shows("a.pyc -> a.pylazy (").complains("");
+        assert_eq!(desk.names(), ["a.pyc", "a.pylazy"]);
+        desk.run("decompile a.pylazy -o b.pyc").exits(0).shows("a.pylazy -> b.pyc (371 of ");
+        assert_eq!(desk.read("b.pyc"), example(GREETING), "{layout}");
+        fs::remove_file(desk.at("b.pyc")).expect("it was just written");
+    }
+    desk.run("compile --format lazy a.pylazy").exits(1).warns("a.pylazy: is a lazy container already");
+    desk.run("normalize a.pylazy -o -").exits(1).warns("decompile --canonical");
+}
+
+#[test]
+fn every_command_takes_a_lazy_container() {
+    let desk = Desk::with(&[("d/a.pyc", GREETING)]);
+    desk.run("compile --format lazy d").exits(0);
+    fs::remove_file(desk.at("d/a.pyc")).expect("it is there");
+    desk.run("verify d").exits(0).prints("d/a.pylazy: ok\n");
+    desk.run("disasm d/a.pylazy")
+        .exits(0)
+        .shows("LAZY_LOAD_CONSTANT")
+        .shows("; Lazy container of Python 3.13, compact");
+    desk.run("snapshot d --dir s --update").exits(0).shows("s/a.pylazy.snap: new");
+    let pyc = Desk::with(&[("a.pyc", GREETING)]);
+    assert_eq!(desk.run("show d/a.pylazy").exits(0).text(), pyc.run("show a.pyc").text());
+    assert_eq!(
+        desk.run("explain d/a.pylazy").exits(0).text().replace("d/a.pylazy", "a.pyc"),
+        pyc.run("explain a.pyc").text()
+    );
+    assert_eq!(
+        desk.run("stats d/a.pylazy").exits(0).text().replace("d/a.pylazy", "a.pyc"),
+        pyc.run("stats a.pyc").text()
+    );
+    desk.run("run d/a.pylazy --emit pyc -o again.pyc").exits(0);
+    desk.put("a.pyc", &example(GREETING));
+    desk.run("diff a.pyc d/a.pylazy").exits(0);
+    desk.run("diff a.pyc again.pyc").exits(1).shows("flags");
+    desk.run("compile --format lazy --no-source-flags a.pyc -o b").exits(0);
+    desk.run("diff a.pyc b").exits(0);
+    desk.run("decompile b -o b.pyc").exits(0);
+    assert_eq!(desk.read("b.pyc"), desk.read("again.pyc"));
+    desk.run("decompile --canonical b -o c.pyc").exits(0);
+    desk.run("normalize --check c.pyc").exits(0);
+}
+
+#[test]
+fn verify_takes_files_through_the_lazy_container() {
+    let desk = Desk::with(&[("a.pyc", GREETING), ("c.pyc", CLASSES), ("t.marshal", TUPLE)]);
+    for layout in ["draft", "compact"] {
+        desk.run(&format!("verify --format lazy --lazy-layout {layout} a.pyc c.pyc"))
+            .exits(0)
+            .complains("2 files, 2 ok\n");
+    }
+    desk.run("verify --format lazy --python 3.13 t.marshal")
+        .exits(1)
+        .complains("error: t.marshal: dehydrate: a lazy container cannot hold a bare dump: it has no header that says its version\n");
+    desk.run("verify --format lazy --sharing none a.pyc").exits(1).warns("--sharing none");
+}
+
+#[test]
+fn a_trace_says_what_is_hydrated_when_and_by_what() {
+    let desk = Desk::with(&[("p.pyc", "pair.cpython-315.pyc")]);
+    desk.run("compile --format lazy p.pyc").exits(0);
+    let trace = "\
+code 0 <module>: partially hydrated
+code 0 <module>: fully hydrated
+code 1 f: partially hydrated
+  constant 0: (1, 'Hi'), needed by code 1 co_consts[1]
+code 1 f: fully hydrated
+";
+    let outcome = desk.run("run --trace p.pylazy").exits(0);
+    assert!(outcome.text().starts_with(trace), "{}", outcome.text());
+    assert_eq!(outcome.text()[trace.len()..], desk.run("run p.pylazy").text());
+    desk.run("run --trace p.pyc").exits(1).warns("is no lazy container");
+}
+
+#[test]
+fn lazy_report_says_what_is_saved() {
+    let desk = Desk::with(&[("a.pyc", CLASSES)]);
+    desk.put("ran.txt", b"<module>\nno.such\n\n");
+    let outcome = desk.run("lazy-report a.pyc --executed ran.txt").exits(0);
+    let report = outcome.text();
+    outcome.complains("a.pyc: no code object is called no.such\n");
+    let row = report.lines().find(|line| line.starts_with("code objects")).expect("it counts code objects").to_owned();
+    assert_eq!(row.split_whitespace().nth(2), Some("1"), "{report}");
+    desk.run("compile --format lazy a.pyc").exits(0);
+    let piped = desk.pipe("lazy-report a.pylazy --executed - --format json", b"<module>\n").exits(0).complains("");
+    let json: Value = serde_json::from_str(&piped.text()).expect("it is JSON");
+    assert_eq!(json["executed"]["code_objects"], 1);
+    assert!(json["executed"]["bytes"].as_u64() < json["all"]["bytes"].as_u64());
+    assert_eq!(json["unknown"], serde_json::json!([]));
+    desk.run("lazy-report - --executed -").exits(2).warns("- is named twice");
+    desk.run("compile a.pyc").exits(0);
+    desk.run("lazy-report a.pyinit --executed ran.txt").exits(1).warns("is an initializer, which is not lazy");
 }
 
 // What goes wrong.

@@ -15,9 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use common::{Example, SHARINGS, announce, at_root, examples, interpreters, options, refused};
+use common::{Example, SHARINGS, announce, at_root, examples, interpreters, lazy_ways, options, refused, text_of};
 use rayon::prelude::*;
-use rehydrate::{End, ErrorKind, Initializer, Input, Options, Profile, Python, Sharing, Source, check, marshal};
+use rehydrate::lazy::{Container, Report};
+use rehydrate::{
+    End, ErrorKind, Initializer, Input, LazyOptions, Options, Profile, Python, Sharing, Source, check, check_lazy,
+    marshal,
+};
 use tempfile::TempDir;
 
 /// Those that every version has, or most do; none that an interpreter imports when it starts, for then the name of a
@@ -29,6 +33,9 @@ const MODULES: &str = "argparse,ast,asyncio/base_events,asyncio/events,asyncio/s
     json/encoder,logging/__init__,logging/config,mailbox,multiprocessing/managers,pathlib,pdb,pickle,pickletools,plistlib,\
     pydoc,random,shutil,smtplib,socket,ssl,statistics,string,subprocess,tarfile,tempfile,threading,turtle,typing,\
     unittest/case,unittest/mock,urllib/parse,urllib/request,uuid,weakref,xml/dom/minidom,zipfile";
+/// A handful of them, with classes, closures, many names and many constants.
+const FEW_MODULES: &str =
+    "ast,contextlib,decimal,_pydecimal,html/entities,inspect,json/decoder,pickletools,turtle,typing";
 const OTHER_IMPORTS: &str = "json,typing,enum,decimal,unittest.mock,email.message,http.client,logging.config,pickle";
 
 /// A CPython, and what it is asked.
@@ -71,10 +78,10 @@ impl Interpreter {
         command
     }
 
-    /// Compiles [`MODULES`] into a new folder.
-    fn compile(&self, folder: &Path, hash_seed: &str, imports: Option<&str>) {
+    /// Compiles modules into a new folder.
+    fn compile(&self, modules: &str, folder: &Path, hash_seed: &str, imports: Option<&str>) {
         let mut command = self.command();
-        command.arg("-S").arg(at_root("tests/cpython/compile.py")).arg(folder).arg(MODULES).args(imports);
+        command.arg("-S").arg(at_root("tests/cpython/compile.py")).arg(folder).arg(modules).args(imports);
         let output = command.env("PYTHONHASHSEED", hash_seed).output().expect("it started before");
         assert!(output.status.success(), "{}: {}", self.python, String::from_utf8_lossy(&output.stderr));
     }
@@ -206,8 +213,8 @@ fn the_standard_library_survives_every_stage() {
     INTERPRETERS.par_iter().for_each(|interpreter| {
         let desk = Desk::new();
         let (first, other) = (desk.0.path().join("first"), desk.0.path().join("other"));
-        interpreter.compile(&first, "1", None);
-        interpreter.compile(&other, "2", Some(OTHER_IMPORTS));
+        interpreter.compile(MODULES, &first, "1", None);
+        interpreter.compile(MODULES, &other, "2", Some(OTHER_IMPORTS));
         let mut modules: Vec<_> = MODULES
             .split(',')
             .map(|module| module.replace('/', "."))
@@ -252,6 +259,78 @@ fn module_survives(interpreter: &Interpreter, desk: &Desk, first: &Path, other: 
     let right = desk.put(&format!("{module}.canonical.pyc"), &bytes);
     questions.push(Question { mode: "merged", left: path, right });
     questions
+}
+
+#[test]
+fn lazy_containers_turn_back_into_what_cpython_loads_alike() {
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        let folder = desk.0.path().join("modules");
+        interpreter.compile(FEW_MODULES, &folder, "1", None);
+        let mut questions = Vec::new();
+        for module in FEW_MODULES.split(',').map(|module| module.replace('/', ".")) {
+            let path = folder.join(format!("{module}.pyc"));
+            let Ok(file) = fs::read(&path) else { continue };
+            let dump = source(&file, interpreter.python);
+            for (number, way) in lazy_ways(false).into_iter().enumerate() {
+                let container = rehydrate::dehydrate(&dump, way).expect("it is a module");
+                let container = Container::open(&container).expect("it was just written");
+                let turned_back = rehydrate::turn_back(&container).expect("it can be written");
+                let right = desk.put(&format!("{module}.{number}.pyc"), &turned_back);
+                questions.push(Question { mode: mode(way.sharing), left: path.clone(), right });
+            }
+            for way in lazy_ways(true) {
+                check_lazy(&file, None, way).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
+        }
+        assert!(questions.len() >= 6 * 8, "CPython {} compiled too few modules", interpreter.python);
+        interpreter.judge(&questions);
+    });
+}
+
+#[test]
+fn rewritten_opcodes_are_those_that_the_interpreters_have() {
+    INTERPRETERS.par_iter().for_each(|interpreter| {
+        let desk = Desk::new();
+        let mut command = interpreter.command();
+        command.arg(at_root("tools/lazy_opcodes.py")).arg(desk.0.path()).arg(&interpreter.program);
+        let output = command.output().expect("it started before");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for name in ["lazy_opcodes.tsv", "opcode_names.tsv"] {
+            let found = fs::read_to_string(desk.0.path().join(name)).expect("the script wrote it");
+            let data = text_of(&format!("data/{name}"));
+            let version = format!("{}\t", interpreter.python);
+            let wanted: Vec<_> = data.lines().filter(|line| line.starts_with(&version)).collect();
+            assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), wanted, "CPython {}", interpreter.python);
+        }
+    });
+}
+
+#[test]
+fn what_is_recorded_of_an_import_names_code_objects() {
+    let first = Python::new(8).expect("a version");
+    for interpreter in INTERPRETERS.iter().filter(|interpreter| interpreter.python >= first) {
+        let desk = Desk::new();
+        let folder = desk.0.path().join("modules");
+        interpreter.compile("textwrap", &folder, "1", None);
+        let mut command = interpreter.command();
+        command.arg(at_root("examples/record_executed.py")).args(["textwrap", "m.dedent(' a'); m.fill('a b', 2)"]);
+        let output = command.output().expect("it started before");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let recorded = String::from_utf8(output.stdout).expect("names are ASCII");
+        let names: Vec<&str> = recorded.lines().collect();
+        for wanted in ["<module>", "TextWrapper", "dedent", "TextWrapper.__init__", "TextWrapper._split_chunks"] {
+            assert!(names.contains(&wanted), "CPython {}: {names:?}", interpreter.python);
+        }
+        assert!(!names.contains(&"indent"), "CPython {}: {names:?}", interpreter.python);
+        let file = fs::read(folder.join("textwrap.pyc")).expect("the interpreter wrote it");
+        let container = rehydrate::dehydrate(&source(&file, interpreter.python), LazyOptions::default());
+        let container = container.expect("it is a module");
+        let report = Report::new(&Container::open(&container).expect("it was just written"), names.iter().copied());
+        let report = report.expect("it is whole");
+        assert_eq!(report.unknown(), [""; 0], "CPython {}", interpreter.python);
+        assert_eq!(report.json()["executed"]["code_objects"], names.len(), "CPython {}", interpreter.python);
+    }
 }
 
 #[test]
@@ -319,6 +398,11 @@ fn rewritten_programs_print_what_they_printed() {
                 let (decompiled, rerun) = compiled(&dump, sharing);
                 assert_eq!(run("decompiled", &decompiled), printed);
                 assert_eq!(run("rerun", &rerun), printed);
+            }
+            for way in lazy_ways(false) {
+                let container = rehydrate::dehydrate(&dump, way).expect("it is a module");
+                let container = Container::open(&container).expect("it was just written");
+                assert_eq!(run("lazy", &rehydrate::turn_back(&container).expect("it can be written")), printed);
             }
         }
     });

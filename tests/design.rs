@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Example, at_root, text_of};
-use rehydrate::{Input, Options, Profile, reference};
+use rehydrate::lazy::{self, Container, Listing, Machine};
+use rehydrate::python::Field;
+use rehydrate::{Input, LazyOptions, Object, Options, Profile, reference};
 
 // --- Who imports whom ---
 
@@ -33,7 +35,7 @@ impl fmt::Display for Half {
     }
 }
 
-const RUNTIME: [&str; 17] = [
+const RUNTIME: [&str; 18] = [
     "asm",
     "caches",
     "common",
@@ -42,6 +44,7 @@ const RUNTIME: [&str; 17] = [
     "heap",
     "image",
     "isa",
+    "lazy",
     "listing",
     "literal",
     "pyc",
@@ -166,6 +169,42 @@ fn hold(name: &str, wanted: &str) {
 #[test]
 fn the_table_of_instructions_is_current() {
     hold("isa", &reference::markdown());
+}
+
+#[test]
+fn the_table_of_lazy_instructions_is_current() {
+    hold("lazy ops", &lazy::markdown());
+}
+
+#[test]
+fn the_example_of_the_lazy_container_is_what_the_commands_print() {
+    let example = Example::open(&at_root("examples/pair.cpython-315.pyc"));
+    let Ok(Input::Source(source)) = Input::read(&example.file, None) else { panic!("it is a .pyc") };
+    let bytes = |file: &[u8]| file.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let heap = &source.dump.heap;
+    let bytecode = heap.ids().filter_map(|id| match heap[id] {
+        Object::Code(code) => match heap[heap.code(code).object(Field::Code)] {
+            Object::Bytes(bytecode) => Some(bytes(bytecode)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let bytecode: Vec<String> = bytecode.collect();
+    let file = rehydrate::dehydrate(&source, LazyOptions::default()).expect("it is a module");
+    let container = Container::open(&file).expect("it was just written");
+    let listing = Listing::new(&container).expect("it can be hydrated");
+    let mut machine = Machine::new(&container).traced();
+    machine.hydrate_all().expect("it is whole");
+    let trace = lazy::trace(&machine).expect("it is hydrated");
+    let mut text = String::from("```text\n");
+    text += &format!("co_code of the module in the .pyc: {}\n", bytecode[0]);
+    text += &format!("co_code of f in the .pyc:          {}\n", bytecode[1]);
+    text += "\n$ rehydrate compile --format lazy pair.cpython-315.pyc\n";
+    text +=
+        &format!("pair.cpython-315.pyc -> pair.cpython-315.pylazy ({} of {} bytes)\n", file.len(), example.file.len());
+    text += &format!("\n$ rehydrate disasm pair.cpython-315.pylazy\n{listing}");
+    text += &format!("\n$ rehydrate run --trace pair.cpython-315.pylazy | head -5\n{trace}```");
+    hold("lazy", &text);
 }
 
 // --- The README ---

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use common::{Example, SHARINGS, at_root, examples, options, refused};
 use insta::{Settings, assert_snapshot, glob};
-use rehydrate::{End, Initializer, Input, Object, Options, Sharing, Source, check, marshal, repr};
+use rehydrate::lazy::{self, Container, Listing, Machine};
+use rehydrate::{End, Initializer, Input, LazyOptions, Object, Options, Sharing, Source, check, marshal, repr};
 
 /// A stage: its name, and what it makes of an example; `None` where it has no snapshot.
 type Stage = (&'static str, fn(&Example) -> Option<String>);
@@ -19,7 +20,8 @@ const LISTING: Stage = ("listing", listing);
 const TREE: Stage = ("tree", tree);
 const OBJECTS: Stage = ("objects", objects);
 const CANONICAL: Stage = ("canonical", canonical);
-const STAGES: [Stage; 4] = [LISTING, TREE, OBJECTS, CANONICAL];
+const LAZY: Stage = ("lazy", lazy);
+const STAGES: [Stage; 5] = [LISTING, TREE, OBJECTS, CANONICAL, LAZY];
 
 /// Most lines of a snapshot. Left out: the larger programs, `deep_1999` and `wide_70000`, which nobody would read. What
 /// is not made here is still judged by `every_example_passes_every_check`.
@@ -65,6 +67,19 @@ fn canonical(example: &Example) -> Option<String> {
     readable(tree_of(&Example { file: written, ..example.clone() }), MAX_LINES)
 }
 
+/// The lazy container, in the compact layout, and what hydrating it does.
+fn lazy(example: &Example) -> Option<String> {
+    if example.is_dump() {
+        return None;
+    }
+    let container = rehydrate::dehydrate(&source(example), LazyOptions::default()).expect("it is a module");
+    let container = Container::open(&container).expect("it was just written");
+    let mut machine = Machine::new(&container).traced();
+    machine.hydrate_all().expect("it is whole");
+    let trace = lazy::trace(&machine).expect("it is hydrated");
+    readable(format!("{}\n{trace}", Listing::new(&container).expect("it is hydrated")), MAX_LINES)
+}
+
 fn tree_of(example: &Example) -> String {
     rehydrate::tree(&source(example)).to_string()
 }
@@ -77,7 +92,7 @@ fn readable(text: String, max_lines: usize) -> Option<String> {
 fn source(example: &Example) -> Source<'_> {
     match Input::read(&example.file, Some(example.python)) {
         Ok(Input::Source(source)) => source,
-        Ok(Input::Initializer(_)) => panic!("{} is an initializer", example.name),
+        Ok(Input::Initializer(_) | Input::Lazy(_)) => panic!("{} is an initializer", example.name),
         Err(error) => panic!("{}: {error}", example.name),
     }
 }
@@ -114,6 +129,11 @@ fn trees_are_those_of_the_snapshots() {
 #[test]
 fn objects_are_those_of_the_snapshots() {
     hold(OBJECTS);
+}
+
+#[test]
+fn lazy_containers_are_those_of_the_snapshots() {
+    hold(LAZY);
 }
 
 #[test]

@@ -7,10 +7,11 @@ mod common;
 use std::borrow::Cow;
 use std::thread;
 
-use common::{Example, SHARINGS, examples, options, refused, ways};
+use common::{Example, SHARINGS, code, examples, lazy_examples, lazy_ways, module, options, refused, ways};
 use rayon::prelude::*;
+use rehydrate::lazy::{self, Alternative, Container, Layout, Listing, Machine, Report};
 use rehydrate::{End, ErrorKind, Image, Initializer, Input, Options, Python, Sameness, Sharing, Source, Verified};
-use rehydrate::{check, difference, marshal, repr};
+use rehydrate::{LazyOptions, check, check_lazy, difference, marshal, repr};
 
 /// How much is tried of each input, in bytes over all its variants: small ones (up to 76 bytes) with all 255 changes
 /// of every byte, larger ones with the first few of [`changes`], the largest with one change of every n-th byte.
@@ -94,7 +95,31 @@ fn everything(file: &[u8], python: Python) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(Input::Source(source)) => everything_of_source(file, &source),
         Ok(Input::Initializer(initializer)) => everything_of_initializer(file, &initializer),
+        Ok(Input::Lazy(container)) => everything_of_container(&container),
     }
+}
+
+fn everything_of_container(container: &Container<'_>) {
+    let hydrated = lazy::hydrate(container);
+    let turned_back = rehydrate::turn_back(container);
+    let listing = Listing::new(container).map(|listing| (listing.to_string(), listing.json()));
+    let report = Report::new(container, ["<module>", "f"]).map(|report| (report.to_string(), report.json()));
+    let alternative = Alternative::of(container);
+    let mut machine = Machine::new(container).traced();
+    // What went wrong does not make it go wrong differently, nor stop the others.
+    let first = machine.hydrate_all();
+    assert_eq!(first, machine.hydrate_all());
+    let Ok((heap, root)) = hydrated else {
+        assert!(turned_back.is_err() && listing.is_err() && report.is_err() && alternative.is_err() && first.is_err());
+        return;
+    };
+    assert!(lazy::trace(&machine).is_ok_and(|trace| !trace.is_empty()));
+    let is_too_long = |error: &rehydrate::Error| matches!(error.kind(), ErrorKind::BudgetExceeded { .. });
+    assert!(listing.is_ok() || listing.is_err_and(|error| is_too_long(&error)));
+    assert!(report.is_ok() && alternative.is_ok());
+    assert!(!repr::text(&heap, root).is_empty());
+    _ = marshal::write(&heap, root);
+    _ = rehydrate::write_canonical(&heap, root);
 }
 
 fn everything_of_source(file: &[u8], source: &Source<'_>) {
@@ -105,6 +130,11 @@ fn everything_of_source(file: &[u8], source: &Source<'_>) {
     if let Ok(canonical) = rehydrate::write_canonical(&dump.heap, dump.root) {
         let again = marshal::read(&canonical, dump.heap.python()).expect("what is written can be read");
         assert_eq!(rehydrate::write_canonical(&again.heap, again.root), Ok(canonical));
+    }
+    for way in lazy_ways(true) {
+        if let Err(error) = check_lazy(file, Some(dump.heap.python()), way) {
+            assert!(matches!(error.kind(), ErrorKind::CheckFailed { step: "dehydrate", .. }), "{way:?}: {error}");
+        }
     }
     // What is read passes every check, except that there are heaps that nothing can build.
     for sharing in SHARINGS {
@@ -195,6 +225,222 @@ fn variants_of_listings_are_refused_or_assemble() {
             everything(&assembled, Python::LATEST);
         }
     });
+}
+
+#[test]
+fn variants_of_every_lazy_container_are_refused_or_work() {
+    let mut containers = Vec::new();
+    for example in lazy_examples() {
+        let Ok(Input::Source(source)) = Input::read(&example.file, None) else { unreachable!("it was read before") };
+        for way in lazy_ways(true) {
+            let file = rehydrate::dehydrate(&source, way).expect("the container holds it");
+            let name = format!("{} ({way:?})", example.name);
+            if containers.iter().all(|other: &Example| other.file != file) {
+                containers.push(Example { name, file, python: example.python });
+            }
+        }
+    }
+    assert!(containers.len() > 100, "{}", containers.len());
+    try_variants(&containers, 6, everything);
+}
+
+// --- Made to do harm: lazy containers ---
+
+fn dehydrated(file: &[u8], layout: Layout) -> Vec<u8> {
+    let Ok(Input::Source(source)) = Input::read(file, None) else { panic!("it is a .pyc") };
+    let options = LazyOptions { layout, source_flags: false, strip_caches: Some(false), ..LazyOptions::default() };
+    rehydrate::dehydrate(&source, options).expect("the container holds it")
+}
+
+/// What hydrating says.
+fn said(file: &[u8]) -> String {
+    let hydrated = Container::open(file).and_then(|container| lazy::hydrate(&container).map(drop));
+    hydrated.map_or_else(|error| error.to_string(), |()| "ok".to_owned())
+}
+
+/// A module whose constants are two tuples, the first in the second, with a str and an int; and a nested code object.
+fn nested() -> Vec<u8> {
+    let python: Python = "3.8".parse().expect("it is known");
+    let inner = b"\xa9\x02z\x04spami\x00\x10\x00\x00".to_vec();
+    let outer = b")\x02r\x00\x00\x00\x00N".to_vec();
+    let names = ["a".to_owned(), "b".to_owned()];
+    let load = |at| [100, at];
+    let bytecode = [load(0), load(1), load(2), [101, 0], [101, 1], [83, 0]].concat();
+    module(python, &bytecode, &names, &[inner, outer, code(python, b"S\0", &names[..1], &[])])
+}
+
+/// Where the offsets of a file in the draft's layout stand, by kind: of the entries, not of their number.
+fn offsets(file: &[u8]) -> [std::ops::Range<usize>; 4] {
+    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four bytes")) as usize;
+    let n_codes = usize::from(u16::from_le_bytes([file[22], file[23]]));
+    let mut at = 32;
+    let mut next = |len: Option<usize>| {
+        let len = len.unwrap_or_else(|| {
+            at += 4;
+            number(at - 4)
+        });
+        at += 4 * len;
+        at - 4 * len..at
+    };
+    [next(Some(n_codes)), next(None), next(None), next(None)]
+}
+
+fn with(file: &[u8], at: usize, number: u32) -> Vec<u8> {
+    let mut file = file.to_vec();
+    file[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    file
+}
+
+#[test]
+fn offsets_may_point_anywhere() {
+    let file = dehydrated(&nested(), Layout::Draft);
+    assert_eq!(said(&file), "ok");
+    let places: Vec<usize> = offsets(&file).into_iter().flat_map(|places| places.step_by(4)).collect();
+    assert!(places.len() > 10);
+    let len = file.len() as u32;
+    for place in places {
+        for target in (0..len + 9).chain([u32::MAX, u32::MAX - 1, 0x7fff_ffff, 0x8000_0000]) {
+            everything(&with(&file, place, target), Python::LATEST);
+        }
+    }
+}
+
+#[test]
+fn offsets_that_leave_the_data_are_refused_at_opening() {
+    let file = dehydrated(&nested(), Layout::Draft);
+    let [codes, constants, ..] = offsets(&file);
+    let why = "an offset leaves the binary data";
+    assert_eq!(said(&with(&file, codes.start, 16)), format!("{why} (at byte 0x20, in code object 0)"));
+    assert_eq!(said(&with(&file, codes.start, file.len() as u32)), format!("{why} (at byte 0x20, in code object 0)"));
+    assert_eq!(said(&with(&file, constants.start, 2001)), format!("{why} (at byte 0x2c, in constant 0)"));
+}
+
+#[test]
+fn redirects_lead_to_no_redirects() {
+    let file = dehydrated(&nested(), Layout::Draft);
+    let [_, constants, texts, _] = offsets(&file);
+    for (range, what) in [(constants, "constant"), (texts, "string")] {
+        // To itself; and two to each other.
+        let itself = with(&file, range.start, 1);
+        let each_other = with(&with(&file, range.start, 3), range.start + 4, 1);
+        for file in [itself, each_other] {
+            assert!(
+                said(&file).starts_with("a redirect leads to another redirect (at byte "),
+                "{what}: {}",
+                said(&file)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_constant_that_needs_itself_is_refused() {
+    let file = dehydrated(&nested(), Layout::Draft);
+    let [_, constants, ..] = offsets(&file);
+    // `(('spam', 4096), None)` begins with LAZY_LOAD_CONSTANT 0: now of itself.
+    let second = u32::from_le_bytes(file[constants.start + 4..constants.start + 8].try_into().unwrap()) as usize;
+    assert_eq!(file[second + 8..second + 10], [4, 0]);
+    let mut itself = file.clone();
+    itself[second + 9] = 1;
+    let path = "in code object 0 > constant 1";
+    assert_eq!(said(&itself), format!("constant 1 is needed to build itself (at byte {:#x}, {path})", second + 10));
+    // And through another: `('spam', 4096)` begins with MAKE_STRING.
+    let first = u32::from_le_bytes(file[constants.start..constants.start + 4].try_into().unwrap()) as usize;
+    let mut through = file.clone();
+    through[first + 8..first + 10].copy_from_slice(&[4, 1]);
+    let path = "in code object 0 > constant 0 > constant 1";
+    assert_eq!(said(&through), format!("constant 0 is needed to build itself (at byte {:#x}, {path})", second + 10));
+}
+
+#[test]
+fn a_code_object_that_holds_itself_is_refused() {
+    let file = dehydrated(&nested(), Layout::Draft);
+    let [_, constants, ..] = offsets(&file);
+    let third = u32::from_le_bytes(file[constants.start + 8..constants.start + 12].try_into().unwrap()) as usize;
+    // MAKE_CODE_OBJECT 1.
+    assert_eq!(file[third + 8..third + 10], [0x12, 1]);
+    let mut itself = file.clone();
+    itself[third + 9] = 0;
+    assert_eq!(said(&itself), "a code object holds one that does not come after it (in code object 0)");
+}
+
+#[test]
+fn overlapping_entries_have_a_budget() {
+    // A thousand str that all are the same megabyte of nothing.
+    let python = "3.13".parse().expect("it is known");
+    let names: Vec<String> = (0..1000).map(|at| format!("n{at:04}")).collect();
+    let long = [&b"u"[..], &1_000_000_u32.to_le_bytes(), &[b' '; 1_000_000]].concat();
+    let mut file = dehydrated(&module(python, b"", &names, &[long]), Layout::Draft);
+    let [_, _, texts, _] = offsets(&file);
+    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+    let longest = texts.clone().step_by(4).map(number).find(|at| file[*at as usize..].starts_with(&[0xc0, 0x84, 0x3d]));
+    let longest = longest.expect("it has a varint of a million");
+    for at in texts.step_by(4) {
+        file[at..at + 4].copy_from_slice(&longest.to_le_bytes());
+    }
+    assert!(said(&file).starts_with("hydrating exceeds its budget of "), "{}", said(&file));
+}
+
+#[test]
+fn a_listing_of_overlapping_bytecode_has_a_budget() {
+    // Two thousand code objects, all of which are made to have the longest bytecode.
+    let python = "3.8".parse().expect("it is known");
+    let small = code(python, b"S\0", &[], &[]);
+    let long = code(python, &[9, 0].repeat(20_000), &[], &[]);
+    let file = module(python, b"S\0", &[], &[vec![small; 2000], vec![long]].concat());
+    let mut file = dehydrated(&file, Layout::Draft);
+    let [codes, _, _, blobs] = offsets(&file);
+    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+    let longest = blobs.clone().step_by(4).map(number).find(|at| file[*at as usize..].starts_with(&[0xc0, 0xb8, 0x02]));
+    let longest = longest.expect("it has a varint of forty thousand");
+    assert_eq!(codes.len(), 4 * 2002);
+    for at in blobs.step_by(4) {
+        file[at..at + 4].copy_from_slice(&longest.to_le_bytes());
+    }
+    assert!(said(&file).starts_with("hydrating exceeds its budget of "), "{}", said(&file));
+}
+
+#[test]
+fn a_hundred_thousand_levels_can_be_hydrated() {
+    let mut wordcode = vec![2, 7];
+    wordcode.extend([0x0b, 1].repeat(100_000));
+    wordcode.extend([0x13, 0]);
+    let python = "3.8".parse().expect("it is known");
+    let file = dehydrated(&module(python, b"", &[], &[b")\x01i\x00\x10\x00\x00".to_vec()]), Layout::Draft);
+    let [_, constants, ..] = offsets(&file);
+    // The program stands at the end, where there is room; the float behind it stays.
+    let end = file.len().next_multiple_of(4);
+    let mut file = with(&file, constants.start, end as u32);
+    file.resize(end, 0);
+    file.extend(1_u32.to_le_bytes());
+    file.extend((wordcode.len() as u32 / 2).to_le_bytes());
+    file.extend(wordcode);
+    let len = file.len() as u32;
+    let file = with(&file, 28, len);
+    assert_eq!(said(&file), "ok");
+    everything(&file, python);
+}
+
+#[test]
+fn a_program_is_verified_before_it_is_executed() {
+    let file = dehydrated(&nested(), Layout::Draft);
+    let [_, constants, ..] = offsets(&file);
+    let first = u32::from_le_bytes(file[constants.start..constants.start + 4].try_into().unwrap()) as usize;
+    // ('spam', 4096): MAKE_INTERNED_STRING, MAKE_LONG, BUILD_TUPLE 2, RETURN_CONSTANT 0.
+    let at = |byte: usize, value: u8| {
+        let mut file = file.clone();
+        file[first + byte] = value;
+        let said = said(&file);
+        said.split(" (at byte").next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(at(0, 9), "the header states a stack of 9, the instructions reach 2");
+    assert_eq!(at(4, 3), "the constant ends without RETURN_CONSTANT");
+    assert_eq!(at(8, 0xee), "unknown opcode 0xee");
+    assert_eq!(at(9, 99), "MAKE_STRING 99: is out of range");
+    assert_eq!(at(13, 3), "BUILD_TUPLE needs 3 values and the stack holds 2");
+    assert_eq!(at(13, 1), "something is left behind RETURN_CONSTANT");
+    assert_eq!(at(12, 0x0a), "MAKE_COMPLEX 2: is out of range");
+    assert_eq!(at(15, 1), "RETURN_CONSTANT 1: is another constant");
 }
 
 // --- Made to do harm ---

@@ -8,8 +8,9 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Example, examples, options, refused, ways};
-use rehydrate::{End, Explanation, Initializer, Input, Sharing};
+use common::{Example, code, examples, lazy_examples, lazy_ways, module, options, refused, ways};
+use rehydrate::lazy::{self, Container};
+use rehydrate::{End, Explanation, Initializer, Input, Python, Sharing};
 
 struct Counting;
 
@@ -61,6 +62,9 @@ const BOUND: Bound = Bound { per_byte: 64, besides: 256 << 10 };
 
 /// Compiling without sharing, which stops at 64 bytes of output for each of input, and 1 MiB. The worst below takes 116.
 const UNSHARED: Bound = Bound { per_byte: 256, besides: 4 << 20 };
+
+/// Dehydrating: the graph, and each record and program before they are put together. The worst below takes 64.
+const DEHYDRATED: Bound = Bound { per_byte: 128, besides: 1 << 20 };
 
 /// Explaining, and spelling that: an object of two bytes has an entry with those that are equal to it. Besides, each is
 /// compiled without sharing too, and an output names thousands of places. The worst below takes 2300, as a page.
@@ -130,6 +134,26 @@ fn dense_initializers() -> Vec<Example> {
     listings.map(file).into()
 }
 
+/// A module that has the dump's object as its constant.
+fn in_module(example: &Example) -> Example {
+    Example { file: module(example.python, b"", &[], std::slice::from_ref(&example.file)), ..example.clone() }
+}
+
+/// Modules that are small for what they hydrate to.
+fn dense_modules() -> Vec<Example> {
+    let python: Python = "3.12".parse().expect("it is known");
+    let names: Vec<String> = (0..20_000).map(|at| at.to_string()).collect();
+    // LOAD_ATTR has nine entries of inline caches.
+    let bytecode = [&[106, 0][..], &[0; 18]].concat().repeat(5_000);
+    let small = code(python, &bytecode[..20], &names[..1], &[]);
+    let files = [
+        ("names", module(python, b"", &names, &[])),
+        ("bytecode", module(python, &bytecode, &names[..1], &[])),
+        ("code objects", module(python, b"", &[], &vec![small; 5_000])),
+    ];
+    files.map(|(name, file)| Example { name: name.to_owned(), file, python }).into()
+}
+
 /// The file, and copies in which every n-th four bytes, which may be a length, are huge, negative or zero.
 fn mutated(example: &Example) -> Vec<Vec<u8>> {
     let step = example.file.len() / 40 + 1;
@@ -184,6 +208,23 @@ fn memory_is_bounded_by_the_input() {
                 Ok::<_, rehydrate::Error>(heap.len())
             });
             assert!(held <= BOUND.of(&file), "running {} bytes of {} held {held}", file.len(), example.name);
+        }
+    }
+    for example in dense(66_000).iter().map(in_module).chain(dense_modules()).chain(lazy_examples()) {
+        let Ok(Input::Source(source)) = Input::read(&example.file, None) else { continue };
+        for way in lazy_ways(true) {
+            let (made, held) = peak(|| rehydrate::dehydrate(&source, way));
+            let (len, name) = (example.file.len(), &example.name);
+            assert!(held <= DEHYDRATED.of(&example.file), "dehydrating {len} bytes of {name} ({way:?}) held {held}");
+            let Ok(container) = made else { continue };
+            for file in mutated(&Example { file: container, ..example.clone() }) {
+                let (_, held) = peak(|| {
+                    let container = Container::open(&file)?;
+                    let (heap, _) = lazy::hydrate(&container)?;
+                    Ok::<_, rehydrate::Error>(heap.len())
+                });
+                assert!(held <= BOUND.of(&file), "hydrating {} bytes of {name} ({way:?}) held {held}", file.len());
+            }
         }
     }
     // Spelling takes longer than compiling, so what is spelled is smaller.

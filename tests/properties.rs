@@ -7,19 +7,20 @@ mod common;
 use std::borrow::Cow;
 use std::fmt;
 
-use common::{SHARINGS, options};
+use common::{SHARINGS, lazy_ways, options};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::strategy::Union;
 use proptest::test_runner::RngSeed;
 use rehydrate::isa::{Instruction, OPS, Op, Section};
+use rehydrate::lazy::{Container, Listing};
 use rehydrate::marshal::{self, Dump};
 use rehydrate::python::{Field, FieldKind};
 use rehydrate::{
     End, Heap, Image, Initializer, Input, Object, Optimize, Options, Profile, Python, Sameness, Sharing, Source,
 };
-use rehydrate::{ErrorKind, check, difference};
+use rehydrate::{ErrorKind, check, check_lazy, difference};
 
 /// The same cases on every run: `PROPTEST_RNG_SEED` in the environment tries others.
 fn cases(n: u32) -> ProptestConfig {
@@ -91,6 +92,28 @@ fn dumps() -> impl Strategy<Value = Made> {
         let mut writer = Writer { python, out: Vec::new(), entries: Vec::new() };
         writer.node(&node, Place { hashed: false, cycles: true });
         writer.out.extend(trailing);
+        Made { python, bytes: writer.out }
+    })
+}
+
+/// Opcodes that are rewritten for the lazy container in one version or another, and EXTENDED_ARG.
+const REWRITTEN: &[u8] = &[
+    67, 69, 71, 144, 144, 81, 82, 83, 100, 100, 103, 121, 172, 59, 61, 63, 72, 73, 75, 79, 80, 90, 91, 92, 93, 95, 96,
+    97, 101, 106, 108, 109, 110, 114, 115, 116, 141, 160, 175,
+];
+
+/// A .pyc whose bytecode has instructions that are rewritten, among any others.
+fn modules() -> impl Strategy<Value = Made> {
+    let python = select(Python::all().collect::<Vec<_>>());
+    let opcode = prop_oneof![30 => select(REWRITTEN), 1 => any::<u8>()];
+    let oparg = prop_oneof![4 => 0..6_u8, 1 => any::<u8>()];
+    (python, code(node()), vec((opcode, oparg), 0..24)).prop_map(|(python, mut code, instructions)| {
+        code.tables[0] = instructions.into_iter().flat_map(|(opcode, oparg)| [opcode, oparg]).collect();
+        let mut bytes = [&python.magic().to_le_bytes()[..], b"\r\n"].concat();
+        bytes.resize(python.header_len(), 0);
+        let mut writer = Writer { python, out: bytes, entries: Vec::new() };
+        let node = Node { item: Item::Code(Box::new(code)), flagged: false };
+        writer.node(&node, Place { hashed: false, cycles: true });
         Made { python, bytes: writer.out }
     })
 }
@@ -479,6 +502,34 @@ proptest! {
             let options = Options { sharing, end, ..choice };
             let checked = check(&made.bytes, Some(made.python), options);
             prop_assert_eq!(checked.map_err(|error| error.to_string()), Ok(()), "{:?}", options);
+        }
+    }
+
+    #[test]
+    fn every_module_that_a_lazy_container_holds_passes_every_check(made in modules()) {
+        for way in [lazy_ways(true), lazy_ways(false)].concat() {
+            let dehydrated = match Input::read(&made.bytes, None) {
+                Ok(Input::Source(source)) => rehydrate::dehydrate(&source, way),
+                other => return Err(TestCaseError::fail(format!("not a .pyc: {other:?}"))),
+            };
+            match dehydrated {
+                Ok(file) => {
+                    if let Err(error) = check_lazy(&made.bytes, None, way) {
+                        return Err(TestCaseError::fail(format!("{way:?}: {error}")));
+                    }
+                    let container = Container::open(&file).expect("it was just written");
+                    prop_assert!(Listing::new(&container).is_ok());
+                }
+                Err(error) => prop_assert!(matches!(error.kind(), ErrorKind::NotLazy(_)), "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn dehydrating_again_gives_the_same_bytes(made in modules()) {
+        let Ok(Input::Source(source)) = Input::read(&made.bytes, None) else { panic!("it is a .pyc") };
+        for way in lazy_ways(true) {
+            prop_assert_eq!(rehydrate::dehydrate(&source, way), rehydrate::dehydrate(&source, way));
         }
     }
 

@@ -6,12 +6,13 @@ use clap::Args;
 use super::Inputs;
 use super::batch::{Failure, each};
 use super::files::{INITIALIZERS, InputFile, Output, OutputArgs, find};
-use rehydrate::{Input, Python, image};
+use rehydrate::{Input, Python, image, lazy};
 
-/// Turn initializers back into the .pyc files or dumps they came from
+/// Turn compiled files back into what they came from
 ///
-/// The result is identical, byte for byte, unless the initializer was compiled with --no-source-flags; then --canonical
-/// writes a dump of equal objects. NAME.pyinit gives NAME.pyc, or NAME.marshal if it came from a bare dump.
+/// That is a .pyc or a dump, identical byte for byte, unless it was compiled with --no-source-flags; then --canonical writes a dump of
+/// equal objects, and a lazy container becomes a .pyc of equal objects without it. NAME.pyinit and NAME.pylazy give NAME.pyc,
+/// or NAME.marshal if it came from a bare dump.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,6 +58,16 @@ fn decompile(input: &InputFile, output: &Output, python: Option<Python>, canonic
     let file = input.read()?;
     let initializer = match Input::read(&file, python)? {
         Input::Initializer(initializer) => initializer,
+        Input::Lazy(container) => {
+            let decompiled = if canonical {
+                let (heap, root) = lazy::hydrate(&container)?;
+                [container.header().bytes(), &rehydrate::write_canonical(&heap, root)?].concat()
+            } else {
+                rehydrate::turn_back(&container)?
+            };
+            output.write(&decompiled)?;
+            return Ok(output.said_of(input, format_args!("{} of {} bytes", decompiled.len(), file.len())));
+        }
         Input::Source(_) => return Err(Failure::Refused("is a marshal dump already".to_owned())),
     };
     let decompiled = if canonical {

@@ -13,8 +13,8 @@ use rehydrate::diff::{Operand, Palette, diff};
 /// Say what differs between two inputs, object by object
 ///
 /// Values come first: constants, names, numbers, bytecode, each with its path. Then what Python code cannot see: interned
-/// marks, which equal objects are one, the order in sets, reference flags and type codes. A .pyinit is turned back first;
-/// if it was compiled with --no-source-flags, its objects alone are compared.
+/// marks, which equal objects are one, the order in sets, reference flags and type codes. A .pyinit or .pylazy is turned
+/// back first; if it was compiled with --no-source-flags, its objects alone are compared.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,7 +27,7 @@ Exit status:
   1  different, be it in the header or in flags alone
   2  wrong usage, or an input is refused or cannot be read")]
 pub(super) struct Diff {
-    /// .pyc, marshal dump, .pyinit, or - for standard input
+    /// .pyc, marshal dump, .pyinit, .pylazy, or - for standard input
     #[arg(value_name = "A")]
     a: PathBuf,
     /// What to compare it with; one of the two can be -

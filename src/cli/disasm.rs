@@ -3,12 +3,14 @@ use clap::Args;
 use super::batch::{Failure, each};
 use super::files::{ALL, InputFile, find};
 use super::{CompileOptions, Format, Inputs};
+use rehydrate::lazy::Listing;
 use rehydrate::{Input, Python};
 
 /// List the instructions of initializers, with what each pushes
 ///
 /// A .pyc or a dump is compiled first. The columns: offset, instruction, operand; behind the semicolon the depth of the
-/// stack and the value on top of it. asm reads the listing back.
+/// stack and the value on top of it. asm reads the listing back. Of a lazy container (.pylazy): the rewritten bytecode of
+/// each code object, and the program of each constant.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -50,10 +52,25 @@ fn list(
     let initializer = match Input::read(&file, python)? {
         Input::Source(source) => rehydrate::compile(&source, options)?,
         Input::Initializer(initializer) => initializer,
+        Input::Lazy(container) => return lazy(input, &Listing::new(&container)?, format, titled),
     };
     let header = initializer.header_bytes();
     let verified = rehydrate::verify(initializer.image)?;
     let listing = rehydrate::disassemble(&verified, header);
+    Ok(match format {
+        Format::Text if titled => format!("; {}\n{listing}\n", input.name()),
+        Format::Text => listing.to_string(),
+        Format::Json => {
+            let mut json = listing.json();
+            if let Some(json) = json.as_object_mut() {
+                json.shift_insert(0, "input".to_owned(), input.name().into());
+            }
+            format!("{json}\n")
+        }
+    })
+}
+
+fn lazy(input: &InputFile, listing: &Listing<'_>, format: Format, titled: bool) -> Result<String, Failure> {
     Ok(match format {
         Format::Text if titled => format!("; {}\n{listing}\n", input.name()),
         Format::Text => listing.to_string(),

@@ -1,7 +1,7 @@
 use clap::{Args, ValueEnum};
 
 use super::batch::{Failure, each};
-use super::files::{InputFile, SOURCES, find};
+use super::files::{EXPLAINED, InputFile, find};
 use super::{CompileOptions, Inputs};
 use rehydrate::{Explanation, Input, Options, Python};
 
@@ -28,7 +28,7 @@ use rehydrate::{Explanation, Input, Options, Python};
 /// (how many more places "through" has that are not listed).
 #[derive(Debug, Args)]
 #[command(
-    mut_arg("inputs", |inputs| inputs.help(".pyc, marshal dump, folder, or - for standard input")),
+    mut_arg("inputs", |inputs| inputs.help(".pyc, marshal dump, .pylazy (turned back first), folder, or - for standard input")),
     after_help = "\
 Examples:
   rehydrate explain module.pyc
@@ -76,7 +76,7 @@ enum ExplainFormat {
 impl Explain {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Inputs { inputs, python, jobs } = &self.inputs;
-        let inputs: Vec<_> = find(inputs, SOURCES)?.into_iter().map(|input| (input, ())).collect();
+        let inputs: Vec<_> = find(inputs, EXPLAINED)?.into_iter().map(|input| (input, ())).collect();
         if matches!(self.format, ExplainFormat::Dot | ExplainFormat::Html) && inputs.len() > 1 {
             let format = self.format.to_possible_value().expect("no format is hidden");
             let why = format!("--format {} takes one input, not {}", format.get_name(), inputs.len());
@@ -98,9 +98,17 @@ impl Explain {
 
     fn shown(&self, input: &InputFile, python: Option<Python>, options: Options) -> Result<Explanation, Failure> {
         let file = input.read()?;
-        let Input::Source(source) = Input::read(&file, python)? else {
-            let why = "an initializer does not say why it is as it is: explain takes what it was compiled from";
-            return Err(Failure::Refused(why.to_owned()));
+        let decompiled;
+        let source = match Input::read(&file, python)? {
+            Input::Source(source) => source,
+            Input::Lazy(container) => {
+                decompiled = rehydrate::turn_back(&container)?;
+                super::turned_back(&decompiled)?
+            }
+            Input::Initializer(_) => {
+                let why = "an initializer does not say why it is as it is: explain takes what it was compiled from";
+                return Err(Failure::Refused(why.to_owned()));
+            }
         };
         let mut explanation = rehydrate::explain(&source, options)?.with_name(&input.name());
         if let Some(text) = &self.value {

@@ -48,8 +48,9 @@ impl InputFile {
 
 /// The extensions of the files that a folder is walked for.
 pub(super) const SOURCES: &[&str] = &["pyc", "marshal"];
-pub(super) const INITIALIZERS: &[&str] = &["pyinit"];
-pub(super) const ALL: &[&str] = &["pyc", "marshal", "pyinit"];
+pub(super) const EXPLAINED: &[&str] = &["pyc", "marshal", "pylazy"];
+pub(super) const INITIALIZERS: &[&str] = &["pyinit", "pylazy"];
+pub(super) const ALL: &[&str] = &["pyc", "marshal", "pyinit", "pylazy"];
 
 /// The files that `inputs` name, those of folders in the order of their names.
 ///

@@ -9,6 +9,7 @@ mod disasm;
 mod explain;
 mod files;
 mod isa;
+mod lazy_report;
 mod normalize;
 mod run;
 mod show;
@@ -21,7 +22,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use rehydrate::{End, Optimize, Options, Profile, Python, Sharing};
+use batch::Failure;
+use rehydrate::lazy::Layout;
+use rehydrate::{End, Input, LazyOptions, Optimize, Options, Profile, Python, Sharing, Source};
 
 /// Compile CPython .pyc files and marshal dumps into bytecode that constructs their objects.
 ///
@@ -34,8 +37,8 @@ use rehydrate::{End, Optimize, Options, Profile, Python, Sharing};
     arg_required_else_help = true,
     after_help = "\
 An INPUT is a .pyc of CPython 3.6 to 3.15 or of the Erg compiler, a bare marshal dump (with --python), a .pyinit, \
-or - for standard input; its content tells which. A folder stands for the .pyc, .marshal and .pyinit files below it \
-that the command takes.
+a .pylazy, or - for standard input; its content tells which. A folder stands for the .pyc, .marshal, .pyinit and .pylazy \
+files below it that the command takes.
 
 Examples:
   rehydrate disasm module.pyc             list the initializer of a module
@@ -62,6 +65,7 @@ enum Command {
     Explain(explain::Explain),
     Asm(asm::Asm),
     Isa(isa::Isa),
+    LazyReport(lazy_report::LazyReport),
     Show(show::Show),
     Diff(diff::Diff),
     Stats(stats::Stats),
@@ -92,6 +96,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Asm(command) => command.run(),
             Command::Isa(command) => command.run(),
+            Command::LazyReport(command) => command.run(),
             Command::Show(command) => command.run(),
             Command::Diff(command) => command.run(),
             Command::Stats(command) => command.run(),
@@ -114,7 +119,7 @@ impl Cli {
 /// The inputs of a command.
 #[derive(Debug, Args)]
 struct Inputs {
-    /// .pyc, marshal dump, .pyinit, folder, or - for standard input
+    /// .pyc, marshal dump, .pyinit, .pylazy, folder, or - for standard input
     #[arg(value_name = "INPUT", required = true)]
     inputs: Vec<PathBuf>,
 
@@ -191,6 +196,66 @@ impl CompileOptions {
             },
             source_flags: !self.no_source_flags,
         }
+    }
+}
+
+/// Which file to compile to.
+#[derive(Debug, Args, Clone, Copy)]
+struct LazyArgs {
+    /// What to compile to
+    #[arg(long, value_enum, default_value_t)]
+    format: CompiledFormat,
+
+    /// How a lazy container is laid out
+    #[arg(long, value_enum, default_value_t)]
+    lazy_layout: LayoutArg,
+}
+
+impl LazyArgs {
+    fn is_lazy(self) -> bool {
+        self.format == CompiledFormat::Lazy
+    }
+
+    /// How to dehydrate, if that is what to do.
+    fn options(self, compile: CompileOptions) -> Option<LazyOptions> {
+        let Options { sharing, strip_caches, source_flags, .. } = compile.options();
+        let layout = self.lazy_layout.layout();
+        self.is_lazy().then_some(LazyOptions { layout, sharing, strip_caches, source_flags })
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum CompiledFormat {
+    /// An initializer, which builds all objects in one go
+    #[default]
+    Init,
+    /// A lazy container, whose constants and code objects are built when they are first needed
+    Lazy,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum LayoutArg {
+    /// That of the published draft, version 0: aligned 32-bit numbers
+    Draft,
+    /// Ours, version 1: numbers of variable length, no padding, bytecode without its inline caches
+    #[default]
+    Compact,
+}
+
+impl LayoutArg {
+    fn layout(self) -> Layout {
+        match self {
+            Self::Draft => Layout::Draft,
+            Self::Compact => Layout::Compact,
+        }
+    }
+}
+
+/// What a lazy container was turned back into.
+fn turned_back(file: &[u8]) -> Result<Source<'_>, Failure> {
+    match Input::read(file, None)? {
+        Input::Source(source) => Ok(source),
+        Input::Initializer(_) | Input::Lazy(_) => Err(Failure::Refused("turns back into no dump".to_owned())),
     }
 }
 

@@ -5,7 +5,7 @@ use super::batch::{Failure, each};
 use super::files::{InputFile, Output, SOURCES, find};
 use rehydrate::{Input, Python};
 
-/// Rewrite .pyc files and dumps so that equal modules have equal bytes
+/// Rewrite .pyc files and dumps: equal modules get equal bytes
 ///
 /// What CPython writes depends on the process that compiled: reference flags on reference counts, the order of sets on
 /// hashes, interned strings on what was imported before. The canonical dump depends on the objects alone; CPython loads
@@ -81,7 +81,7 @@ fn normalize(
             let header = source.header.map_or(&[][..], |header| header.bytes());
             [header, &rehydrate::write_canonical(&source.dump.heap, source.dump.root)?].concat()
         }
-        Input::Initializer(_) => {
+        Input::Initializer(_) | Input::Lazy(_) => {
             let why = "is an initializer: decompile --canonical writes its canonical dump";
             return Err(Failure::Refused(why.to_owned()));
         }

@@ -8,7 +8,8 @@ use rehydrate::{Input, Python};
 /// Show marshal dumps as trees, with offsets, types and references
 ///
 /// The columns: offset in the file; type byte, + where it is flagged; the index that the object takes, or that a reference
-/// refers to; then what stands there. A .pyinit is turned back first.
+/// refers to; then what stands there. A .pyinit or .pylazy is
+/// turned back first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -47,10 +48,14 @@ fn show(input: &InputFile, python: Option<Python>, format: Format, titled: bool)
             decompiled = rehydrate::decompile(initializer)?;
             match Input::read(&decompiled, Some(python))? {
                 Input::Source(source) => source,
-                Input::Initializer(_) => {
+                Input::Initializer(_) | Input::Lazy(_) => {
                     return Err(Failure::Refused("is an initializer of an initializer".to_owned()));
                 }
             }
+        }
+        Input::Lazy(container) => {
+            decompiled = rehydrate::turn_back(&container)?;
+            super::turned_back(&decompiled)?
         }
     };
     let tree = rehydrate::tree(&source);

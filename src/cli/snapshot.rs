@@ -14,7 +14,7 @@ use super::files::{ALL, InputFile, Output, find};
 use super::{CompileOptions, Inputs};
 use rehydrate::{Options, Python, snapshot};
 
-/// Hold what is emitted against reviewed files, and show what changed
+/// Hold what is emitted against reviewed files; show what changed
 ///
 /// NAME.snap in the folder DIR has the listing of the input NAME, without its header and source section; for an input of a
 /// folder, NAME is the path inside it, `__` for each `/`. The files are those of the Rust crate insta. What is new, or has

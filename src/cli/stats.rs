@@ -8,10 +8,11 @@ use super::{CompileOptions, Inputs};
 use rehydrate::stats::{Coding, FileStats, Summary, measure, measure_initializer};
 use rehydrate::{Input, Options, Python};
 
-/// Measure initializers: sizes against marshal, sharing, instructions
+/// Measure initializers: size against marshal, sharing, instructions
 ///
 /// The payload, instructions and binary data, stands against the marshal dump: raw, and each file compressed by itself.
-/// Percentiles are over files. A .pyinit is measured as it is, against the dump that it turns back into.
+/// Percentiles are over files. A .pyinit is measured as it is, against the dump that it turns back into; a .pylazy
+/// is turned back, and what that compiles to is measured.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -76,9 +77,13 @@ impl Stats {
     }
 }
 
-fn of_file(file: &[u8], python: Option<Python>, options: Options, codings: &[Coding]) -> rehydrate::Result<FileStats> {
-    match Input::read(file, python)? {
-        Input::Source(source) => measure(&source, options, codings),
-        Input::Initializer(initializer) => measure_initializer(initializer, codings),
-    }
+fn of_file(file: &[u8], python: Option<Python>, options: Options, codings: &[Coding]) -> Result<FileStats, Failure> {
+    Ok(match Input::read(file, python)? {
+        Input::Source(source) => measure(&source, options, codings)?,
+        Input::Initializer(initializer) => measure_initializer(initializer, codings)?,
+        Input::Lazy(container) => {
+            let file = rehydrate::turn_back(&container)?;
+            measure(&super::turned_back(&file)?, options, codings)?
+        }
+    })
 }

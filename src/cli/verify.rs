@@ -2,18 +2,20 @@ use clap::Args;
 
 use super::batch::{Failure, each};
 use super::files::{ALL, find};
-use super::{CompileOptions, Inputs};
+use super::{CompileOptions, Inputs, LazyArgs};
 
 /// Take inputs through every stage and check the result
 ///
 /// Reads the file, writes it back, compiles it, encodes and decodes the initializer, verifies and runs it, compares what
 /// that built with what was read, turns it back and compares the bytes. Says which step failed, and why. A .pyinit is
-/// checked from decoding on.
+/// checked from decoding on, a .pylazy from opening on. With --format lazy, .pyc files go through the lazy container:
+/// dehydrated, opened, hydrated, compared, turned back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   rehydrate verify module.pyc
   rehydrate verify /usr/lib/python3.13 --sharing identity
+  rehydrate verify /usr/lib/python3.13 --format lazy --lazy-layout draft
 
 Exit status:
   0  all is well
@@ -24,15 +26,21 @@ pub(super) struct Verify {
     inputs: Inputs,
     #[command(flatten)]
     options: CompileOptions,
+    #[command(flatten)]
+    lazy: LazyArgs,
 }
 
 impl Verify {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Inputs { inputs, python, jobs } = self.inputs;
         let inputs: Vec<_> = find(&inputs, ALL)?.into_iter().map(|input| (input, ())).collect();
-        let options = self.options.options();
+        let (options, lazy) = (self.options.options(), self.lazy.options(self.options));
         each(&inputs, jobs, "ok", |input, ()| {
-            rehydrate::check(&input.read()?, python.python, options)?;
+            let file = input.read()?;
+            match lazy {
+                Some(lazy) => rehydrate::check_lazy(&file, python.python, lazy)?,
+                None => rehydrate::check(&file, python.python, options)?,
+            }
             Ok(format!("{}: ok\n", input.name()))
         })
     }

@@ -9,7 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rehydrate::{End, Options, Profile, Python, Sharing};
+use rehydrate::lazy::Layout;
+use rehydrate::python::{Field, FieldKind};
+use rehydrate::{End, Input, LazyOptions, Options, Profile, Python, Sharing};
 
 pub(crate) const SHARINGS: [Sharing; 3] = [Sharing::Structural, Sharing::Identity, Sharing::None];
 
@@ -78,6 +80,66 @@ pub(crate) fn ways(source_flags: bool) -> Vec<Options> {
     let shared = SHARINGS.map(|sharing| options(sharing, source_flags, End::Return));
     let others = [Profile::Core, Profile::Load].map(|profile| Options { profile, ..shared[0] });
     [&shared[..], &others].concat()
+}
+
+/// A .pyc of a module with this bytecode, these names, and these constants, each as marshal has it.
+pub(crate) fn module(python: Python, bytecode: &[u8], names: &[String], consts: &[Vec<u8>]) -> Vec<u8> {
+    let header_len = python.header_len();
+    let mut file = [&python.magic().to_le_bytes()[..], b"\r\n"].concat();
+    file.resize(header_len, 0);
+    file.extend(code(python, bytecode, names, consts));
+    file
+}
+
+/// A code object as marshal has it.
+pub(crate) fn code(python: Python, bytecode: &[u8], names: &[String], consts: &[Vec<u8>]) -> Vec<u8> {
+    let sized = |code: u8, bytes: &[u8]| [&[code][..], &(bytes.len() as u32).to_le_bytes(), bytes].concat();
+    let tuple = |items: &[Vec<u8>]| [&b"("[..], &(items.len() as u32).to_le_bytes(), &items.concat()].concat();
+    let mut file = b"c".to_vec();
+    for &field in &python.layout().fields {
+        file.extend(match field {
+            Field::Code => sized(b's', bytecode),
+            Field::Consts => tuple(consts),
+            Field::Names => tuple(&names.iter().map(|name| sized(b't', name.as_bytes())).collect::<Vec<_>>()),
+            _ => match field.kind() {
+                FieldKind::Number => vec![0; 4],
+                FieldKind::Bytes => sized(b's', b""),
+                FieldKind::Str => sized(b't', b"m"),
+                FieldKind::Names | FieldKind::Tuple => tuple(&[]),
+            },
+        });
+    }
+    file
+}
+
+/// The examples that are compiled programs, and dumps of code objects, behind a header; those that a lazy container holds.
+pub(crate) fn lazy_examples() -> Vec<Example> {
+    let with_header = |mut example: Example| {
+        if example.is_dump() {
+            let mut header = [&example.python.magic().to_le_bytes()[..], b"\r\n"].concat();
+            header.resize(example.python.header_len(), 0);
+            example.file = [header, example.file].concat();
+        }
+        example
+    };
+    let is_held = |example: &Example| match Input::read(&example.file, None) {
+        Ok(Input::Source(source)) => rehydrate::dehydrate(&source, LazyOptions::default()).is_ok(),
+        _ => false,
+    };
+    examples().into_iter().map(with_header).filter(is_held).collect()
+}
+
+/// The ways in which lazy containers differ.
+pub(crate) fn lazy_ways(source_flags: bool) -> Vec<LazyOptions> {
+    let mut ways = Vec::new();
+    for layout in [Layout::Draft, Layout::Compact] {
+        for (sharing, strips) in
+            [(Sharing::Structural, None), (Sharing::Identity, Some(true)), (Sharing::Identity, None)]
+        {
+            ways.push(LazyOptions { layout, sharing, strip_caches: strips, source_flags });
+        }
+    }
+    ways
 }
 
 // --- CPython ---
