@@ -216,6 +216,7 @@ pub(crate) fn compile_pyc<'py>(
         Input::Initializer(_) => {
             Err(Error::at(ErrorKind::BadContainer("it is an initializer already, and not a .pyc"), 0))
         }
+        Input::Lazy(_) => Err(not_here()),
     });
     Ok(PyBytes::new(py, &compiled.map_err(refused)?))
 }
@@ -239,6 +240,7 @@ pub(crate) fn disassemble(
         let initializer = match Input::read(data, None)? {
             Input::Source(source) => rehydrate::compile(&source, options(profile, sharing))?,
             Input::Initializer(initializer) => initializer,
+            Input::Lazy(_) => return Err(not_here()),
         };
         let header = initializer.header_bytes();
         let verified = rehydrate::verify(initializer.image)?;
@@ -274,8 +276,14 @@ pub(crate) fn explain(
                 Source { header: None, dump: marshal::read(&dump, verified.python())?, marshal: dump.as_slice() };
             explained(&source, options, value)
         }
+        Input::Lazy(_) => Err(not_here()),
     })
     .map_err(refused)
+}
+
+#[cold]
+fn not_here() -> Error {
+    Error::at(ErrorKind::BadContainer("it is a lazy container: `python -m rehydrate` reads those"), 0)
 }
 
 fn explained(source: &Source<'_>, options: Options, value: Option<&str>) -> Result<String, Error> {

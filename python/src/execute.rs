@@ -20,7 +20,7 @@ use rehydrate::python::{Field, count_kinds};
 use rehydrate::verify::{Checked, CodeStep, Executor, Operands, Step, TableOrigin, TableStep};
 use rehydrate::{Image, Initializer, caches, verify, vm};
 
-use crate::layout::{AsciiStr, CodeObject, VERSION};
+use crate::layout::{AsciiStr, CodeObject, Tuple, VERSION};
 use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
 use crate::probe::{MOST_UNITS, Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
@@ -161,6 +161,30 @@ pub(crate) fn execute<'py>(
     stream: &[u8],
     filename: Option<&Bound<'py, PyString>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    match made(py, stream, filename)? {
+        (image, code, true) => start(py, &image, code),
+        (_, result, false) => Ok(result),
+    }
+}
+
+/// As [`execute`], but runs nothing: what ends in START_CODE gives the code object that it would start.
+///
+/// # Errors
+/// As [`execute`].
+pub(crate) fn execute_unstarted<'py>(
+    py: Python<'py>,
+    stream: &[u8],
+    filename: Option<&Bound<'py, PyString>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    made(py, stream, filename).map(|(_, result, _)| result)
+}
+
+/// What an initializer makes, and whether it is a code object that is to be started.
+fn made<'py, 's>(
+    py: Python<'py>,
+    stream: &'s [u8],
+    filename: Option<&Bound<'py, PyString>>,
+) -> PyResult<(Image<'s>, Bound<'py, PyAny>, bool)> {
     let shared = Shared::get(py)?;
     let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
     let initializer = Initializer::read(stream).map_err(refused)?;
@@ -177,7 +201,8 @@ pub(crate) fn execute<'py>(
     }
     let (path, _) = shared.path();
     if path == Path::Marshal {
-        return through_marshal(py, image, filename);
+        let (result, starts) = through_marshal(py, image, filename)?;
+        return Ok((initializer.image, result, starts));
     }
     let executed = match &shared.probed.heads {
         Ok(heads) if path == Path::Direct => {
@@ -192,11 +217,14 @@ pub(crate) fn execute<'py>(
         Ok(result) => result,
         Err(Why::Refused(error)) => return Err(refused(error)),
         Err(Why::Raised(error)) => return Err(error),
-        Err(Why::NotConstructible) => return through_marshal(py, image, filename),
+        Err(Why::NotConstructible) => {
+            let (result, starts) = through_marshal(py, image, filename)?;
+            return Ok((initializer.image, result, starts));
+        }
     };
     // SAFETY: a reference that the machine gave up.
     let result = unsafe { Bound::from_owned_ptr(py, result) };
-    if starts { start(py, image, result) } else { Ok(result) }
+    Ok((initializer.image, result, starts))
 }
 
 /// Executes a code object in a new module, and gives the module.
@@ -218,7 +246,7 @@ fn through_marshal<'py>(
     py: Python<'py>,
     image: &Image<'_>,
     filename: Option<&Bound<'py, PyString>>,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<(Bound<'py, PyAny>, bool)> {
     let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
     let verified = verify::verify(image.clone()).map_err(refused)?;
     let (heap, root) = vm::run(&verified);
@@ -229,7 +257,7 @@ fn through_marshal<'py>(
     {
         py.import("_imp")?.call_method1("_fix_co_filename", (&result, filename))?;
     }
-    if verified.starts_code() { start(py, image, result) } else { Ok(result) }
+    Ok((result, verified.starts_code()))
 }
 
 /// Which path is active and why, and what is kept.
@@ -579,10 +607,9 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 }
                 _ if holds_collectable => {
                     let tuple = ffi::PyTuple_New(n as isize);
-                    let items = match tuple.is_null() {
-                        true => ptr::null_mut(),
-                        false => (&raw mut (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut PyObject>(),
-                    };
+                    // Where the items of ours begin, too.
+                    let head = size_of::<Tuple>() - std::mem::offset_of!(Tuple, head);
+                    let items = if tuple.is_null() { ptr::null_mut() } else { tuple.byte_add(head).cast() };
                     (tuple, items)
                 }
                 _ => self.heads.tuple(n),
@@ -738,6 +765,10 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             if !caches::is_sound(python, bytecode.bytes) {
                 return Err(unsound());
             }
+        }
+        // CPython counts such a variable once, and then finds it twice: there is no room for it in `co_freevars`.
+        if kinds.bytes.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0) {
+            return Err(refuse("a variable that is free, and local or a cell"));
         }
         let mut operands = [ptr::null_mut(); 6];
         let height = self.stack.len();

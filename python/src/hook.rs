@@ -22,7 +22,7 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
 
 use crate::cache::{self, Header, Naming};
 use crate::convert::own_magic;
-use crate::execute::execute;
+use crate::execute::execute_unstarted;
 
 // Public functions that pyo3-ffi does not declare.
 unsafe extern "C" {
@@ -336,7 +336,7 @@ fn cached<'py>(
     if !Path::new(&pyc).exists() && call_untraced(hook.writes.bind(py), (pyc,))?.is_truthy()? {
         return Ok(State::Absent);
     }
-    match execute(py, bytes, Some(&filename)) {
+    match execute_unstarted(py, bytes, Some(&filename)) {
         Ok(code) => {
             if let Some(verbose) = &hook.verbose {
                 verbose.bind(py).call1(("{} matches {}", &path, &filename))?;

@@ -43,6 +43,12 @@ mod _native {
         execute::force_path(py, path)
     }
 
+    /// Builds what an initializer makes, and runs nothing: of one that ends in START_CODE the code object. For tests.
+    #[pyfunction]
+    fn _build<'py>(py: Python<'py>, data: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
+        execute::execute_unstarted(py, data.as_bytes(), None)
+    }
+
     /// Does what a command line says, the name of the program first, and gives the exit status.
     #[pyfunction]
     fn _main(py: Python<'_>, args: Vec<OsString>) -> u8 {
