@@ -33,7 +33,6 @@ except ImportError as error:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
     from py_compile import PycInvalidationMode
     from typing import Any
 
@@ -80,33 +79,20 @@ def compile_file(
     )
 
 
-def install(*, bundles: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Make imports use initializers: those of *bundles* first, and those in __pycache__.
+def install() -> None:
+    """Make imports use the initializers in __pycache__.
 
     Where there is none, or a stale one, a module is imported as ever, and its initializer is written for the next time,
-    unless `sys.dont_write_bytecode` is set. A second call only adds bundles. In a subinterpreter nothing happens, as Rust
-    extensions cannot be loaded there.
+    unless `sys.dont_write_bytecode` is set. In a subinterpreter nothing happens, as Rust extensions cannot be loaded there.
     """
-    if _hook is None:
-        return
-    _hook.install()
-    bundles = list(bundles)
-    if bundles:
-        from . import _bundle
-
-        _bundle.install(bundles)
+    if _hook is not None:
+        _hook.install()
 
 
 def uninstall() -> None:
     """Undo `install`. Modules that are imported stay as they are."""
-    import sys
-
-    if _hook is None:
-        return
-    bundle = sys.modules.get(f"{__name__}._bundle")
-    if bundle is not None:
-        bundle.uninstall()
-    _hook.uninstall()
+    if _hook is not None:
+        _hook.uninstall()
 
 
 def status() -> dict[str, Any]:
