@@ -5,7 +5,7 @@
 //! object, it *quickens* its bytecode: puts a counter into the first entry, and 3.12 joins some pairs of instructions.
 //!
 //! Invariants:
-//! - What [`strip`] accepts, [`restore`] gives back.
+//! - What `strip` accepts, `restore` gives back.
 //! - What [`quicken`] accepts, [`unquicken`] gives back.
 //!
 //! Source: CPython 3.12 to 3.15 `Python/specialize.c`, `_PyCode_Quicken`; `Objects/codeobject.c`, `deopt_code`.

@@ -1014,7 +1014,7 @@ fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
     let is_strange = |unit: &[u8; 2]| {
         let unit = u16::from_le_bytes(*unit);
         let opcode = unit as u8;
-        (opcode >= VERSION.first_instrumented) & (Some(unit) != VERSION.counter)
+        (u16::from(opcode) >= VERSION.first_instrumented) & (Some(unit) != VERSION.counter)
             | (Some(opcode) == VERSION.enter_executor)
     };
     if code.iter().fold(false, |strange, unit| strange | is_strange(unit)) {

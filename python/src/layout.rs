@@ -12,7 +12,7 @@ use pyo3::ffi::{Py_hash_t, Py_ssize_t, PyObject, PyTypeObject};
 /// The numbers of the version that this is built for.
 pub(crate) struct Version {
     /// The first opcode that only a running interpreter puts into bytecode.
-    pub(crate) first_instrumented: u8,
+    pub(crate) first_instrumented: u16,
     /// The one that a tracing compiler puts there, if it is below.
     pub(crate) enter_executor: Option<u8>,
     /// A counter of an inline cache that looks like such an opcode, both bytes.
@@ -20,46 +20,51 @@ pub(crate) struct Version {
     /// Where in the state of the interpreter to look for the version of the next function; all of it is inside the state.
     pub(crate) next_version: Option<Range<usize>>,
     /// Where to look for the set of active code watchers.
+    #[cfg(Py_3_12)]
     pub(crate) watchers: Option<Range<usize>>,
 }
 
-pub(crate) const VERSION: Version = if cfg!(Py_3_15) {
-    Version {
-        first_instrumented: 233,
-        enter_executor: None,
-        counter: Some(0xfff6),
-        next_version: Some(0x2000..0x8000),
-        watchers: Some(0x2000..0x8000),
-    }
-} else if cfg!(Py_3_14) {
-    Version {
-        first_instrumented: 234,
-        enter_executor: None,
-        counter: Some(0xfffc),
-        next_version: Some(0x2000..0x8000),
-        watchers: Some(0x2000..0x8000),
-    }
-} else if cfg!(Py_3_13) {
-    Version {
-        first_instrumented: 236,
-        enter_executor: Some(70),
-        counter: None,
-        next_version: Some(0x2000..0x8000),
-        watchers: Some(0x2000..0x8000),
-    }
-} else if cfg!(Py_3_12) {
-    Version {
-        first_instrumented: 237,
-        enter_executor: None,
-        counter: None,
-        // Where it stands is no part of the interpreter's state; 0 lets the first call of a function number it.
-        next_version: None,
-        watchers: Some(0x40000..0x48000),
-    }
-} else {
-    // It instruments nothing, knows no watchers and numbers no functions when it makes them.
-    Version { first_instrumented: 255, enter_executor: None, counter: None, next_version: None, watchers: None }
+#[cfg(Py_3_15)]
+pub(crate) const VERSION: Version = Version {
+    first_instrumented: 233,
+    enter_executor: None,
+    counter: Some(0xfff6),
+    next_version: Some(0x2000..0x8000),
+    watchers: Some(0x2000..0x8000),
 };
+
+#[cfg(all(Py_3_14, not(Py_3_15)))]
+pub(crate) const VERSION: Version = Version {
+    first_instrumented: 234,
+    enter_executor: None,
+    counter: Some(0xfffc),
+    next_version: Some(0x2000..0x8000),
+    watchers: Some(0x2000..0x8000),
+};
+
+#[cfg(all(Py_3_13, not(Py_3_14)))]
+pub(crate) const VERSION: Version = Version {
+    first_instrumented: 236,
+    enter_executor: Some(70),
+    counter: None,
+    next_version: Some(0x2000..0x8000),
+    watchers: Some(0x2000..0x8000),
+};
+
+/// Where the version of the next function stands is no part of the interpreter's state; 0 lets the first call number it.
+#[cfg(all(Py_3_12, not(Py_3_13)))]
+pub(crate) const VERSION: Version = Version {
+    first_instrumented: 237,
+    enter_executor: None,
+    counter: None,
+    next_version: None,
+    watchers: Some(0x40000..0x48000),
+};
+
+/// It instruments nothing, knows no watchers and numbers no functions when it makes them.
+#[cfg(not(Py_3_12))]
+pub(crate) const VERSION: Version =
+    Version { first_instrumented: 256, enter_executor: None, counter: None, next_version: None };
 
 /// What every object begins with.
 #[derive(Clone, Copy)]

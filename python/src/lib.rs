@@ -1,7 +1,7 @@
 //! Loads module initializers inside CPython.
 //!
-//! [`execute`] builds the objects; everything else here gives it streams: [`convert`] those that Python code has in hand,
-//! [`hook`] those of an import. Python's side of the package stands in `rehydrate/`.
+//! `execute` builds the objects; everything else here gives it streams: `convert` those that Python code has in hand,
+//! `hook` those of an import. Python's side of the package stands in `rehydrate/`.
 
 mod bytes;
 mod cache;

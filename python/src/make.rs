@@ -18,6 +18,7 @@ pub(crate) struct Heads {
     pub(crate) tuple: Tuple,
     pub(crate) code: CodeObject,
     /// What a frame takes beside variables and stack, in words.
+    #[cfg(Py_3_12)]
     pub(crate) frame_size: i32,
 }
 

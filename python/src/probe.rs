@@ -245,14 +245,13 @@ fn heads(py: Python<'_>, python: Version) -> PyResult<Result<Heads, &'static str
     let (a_code, b_code) = unsafe { (read_code(&a.code), read_code(&b.code)) };
     #[cfg(Py_3_12)]
     let frame_size = a_code.framesize - a_code.nlocalsplus - a_code.stacksize;
-    #[cfg(not(Py_3_12))]
-    let frame_size = 0;
 
     let mut heads = Heads {
         ascii: ascii_of(&a_text),
         bytes: bytes_head_of(&a_bytes),
         tuple: tuple_of(&a_tuple),
         code: a_code,
+        #[cfg(Py_3_12)]
         frame_size,
     };
     for head in [&mut heads.ascii.head, &mut heads.bytes.head, &mut heads.tuple.head, &mut heads.code.head] {
@@ -505,6 +504,7 @@ fn same_code(a: &CodeObject, b: &CodeObject) -> bool {
 }
 
 /// The places of a number in the interpreter's state.
+#[cfg(Py_3_12)]
 fn candidates(range: Range<usize>) -> (*mut u8, Vec<usize>) {
     // SAFETY: the GIL is held.
     (unsafe { ffi::PyInterpreterState_Get() }.cast(), range.step_by(4).collect())
