@@ -700,13 +700,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    /// Refuses items and keys that have no hash, or such that CPython's functions, which recurse, could find no end of it.
+    /// Refuses items and keys that have no hash, or that nest deeper than the executor can hash.
     fn check_hashable(&self, values: &[Value], step: usize, role: &'static str) -> Result<()> {
         if let Some(value) = values.iter().step_by(step).find(|value| !value.has(HASHABLE)) {
             let what = if value.has(TUPLE) { "tuple" } else { value.name() };
             return Err(Error::at(ErrorKind::Unhashable { what, role }, self.at).inside("the instructions"));
         }
-        match values.iter().step_by(step).find(|value| value.depth > MAX_DEPTH) {
+        match values.iter().step_by(step).find(|value| value.depth > E::MAX_DEPTH) {
             None => Ok(()),
             Some(_) => Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions")),
         }
@@ -754,7 +754,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
         }
         let is_interned = not_interned == 0;
-        if consts.depth > MAX_DEPTH {
+        if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
         }
         let mut numbers = [0; Field::COUNT];
@@ -955,9 +955,6 @@ const MAX_TABLES: usize = 4;
 fn is_name_like(text: &[u8]) -> bool {
     text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
-
-/// How deep constants and what is hashed may nest: as deep as in a marshal dump.
-const MAX_DEPTH: u16 = 2000;
 
 fn operand_traits(python: Python) -> Vec<(u16, u16)> {
     let of = |field: &Field| match field.kind() {

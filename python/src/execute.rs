@@ -314,8 +314,9 @@ struct Machine<'m, const DIRECT: bool> {
     n_free: usize,
     /// Before 3.12, how many of the references of each of them were not handed out yet.
     left: Vec<isize>,
-    /// The name that was found for the next [`Step::Name`].
+    /// The name that was found for the next [`Step::Name`], and its hash.
     found: Option<*mut PyObject>,
+    hash: u32,
     /// By section: the tables that have numbers.
     tables: [Vec<*mut PyObject>; Section::ALL.len()],
     scratch: Vec<u8>,
@@ -361,6 +362,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             n_free: 0,
             left: Vec::new(),
             found: None,
+            hash: 0,
             tables: Default::default(),
             scratch: Vec::new(),
             stated_filename: &image.filename,
@@ -564,7 +566,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             if cfg!(Py_3_12) && !is_immortal(object) {
                 return self.push(object);
             }
-            (*names).insert(text, object);
+            (*names).insert(self.hash, text, object);
             object
         };
         self.free_name(object, uses)
@@ -1046,8 +1048,12 @@ fn frozen_dict(py: Python<'_>, dict: *mut PyObject) -> *mut PyObject {
 impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     type Error = Failure;
 
+    /// As deep as in a marshal dump: CPython's functions that hash and intern recurse.
+    const MAX_DEPTH: u16 = 2000;
+
     #[inline(always)]
     fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
+        self.hash = hash;
         // SAFETY: under the GIL; the borrow ends with the look.
         self.found = unsafe { (*self.shared.names.get()).get(hash, name, names) };
         self.found.is_some()

@@ -103,15 +103,16 @@ impl Names {
         None
     }
 
-    /// Takes a reference to a str that is not in the table.
+    /// Takes a reference to a str that is not in the table. The hash is [`name_hash`] of its text.
     #[cold]
-    pub(crate) fn insert(&mut self, text: &[u8], object: *mut PyObject) {
+    pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) {
+        debug_assert_eq!(hash, name_hash(text));
         if 2 * self.len >= self.entries.len() {
             let entries = std::mem::take(&mut self.entries);
             self.entries.resize((2 * entries.len()).max(1 << 12), EMPTY);
             entries.into_iter().filter(|entry| !entry.object.is_null()).for_each(|entry| self.put(entry));
         }
-        self.put(Entry { object, hash: name_hash(text), len: text.len() as u32, text: packed_alone(text) });
+        self.put(Entry { object, hash, len: text.len() as u32, text: packed_alone(text) });
         self.len += 1;
         self.n_bytes += text.len();
     }

@@ -16,6 +16,9 @@ pub trait Executor<'v> {
     /// Why it cannot go on.
     type Error: From<Error>;
 
+    /// How deep constants of code objects, and what is hashed, may nest: an executor may have to recurse into them.
+    const MAX_DEPTH: u16 = u16::MAX;
+
     /// Whether the executor knows that this is a name, in ASCII, and what [`crate::common::name_hash`] gives for it: else both
     /// are verified. Called before the name's [`Step::Name`]; `names` begins with it, and goes on with others.
     fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
