@@ -29,7 +29,7 @@ def library():
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
-        if APART.isdisjoint(name.parts):
+        if path.is_file() and APART.isdisjoint(name.parts):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:

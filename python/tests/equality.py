@@ -142,7 +142,8 @@ def whole_library():
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
-        if not {"site-packages", "dist-packages", "lib2to3", "test", "tests", "idlelib", "__pycache__"} & set(parts[:-1]):
+        # Debian has a link there to what may not be installed.
+        if path.is_file() and not {"site-packages", "dist-packages", "lib2to3", "test", "tests", "idlelib", "__pycache__"} & set(parts[:-1]):
             yield path
 
 
