@@ -366,7 +366,10 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             tables: Default::default(),
             scratch: Vec::new(),
             stated_filename: &image.filename,
-            filename: filename.map(|filename| filename.as_ptr()),
+            // The stream's own is interned as marshal's is, so it stays where it is the same.
+            filename: filename
+                .filter(|filename| filename.to_string_lossy() != image.filename)
+                .map(|filename| filename.as_ptr()),
             replaced: ptr::null_mut(),
             starts: false,
         }

@@ -136,6 +136,8 @@ impl Probed {
             () if cfg!(not(target_pointer_width = "64")) => Err("pointers are not of 64 bits"),
             () => heads(py, python)?,
         };
+        let leaves_out_positions = matches!(heads, Ok((_, false)));
+        let heads = heads.map(|(heads, _)| heads);
         let mut probed = Self {
             python,
             heads,
@@ -145,6 +147,9 @@ impl Probed {
             reach: reach(python),
             intern: Intern::find(),
         };
+        if leaves_out_positions {
+            probed.refused = Some("the interpreter leaves positions out of line tables");
+        }
         if let Some(range) = VERSION.next_version {
             match find_next_version(range)? {
                 Some(found) => probed.next_version = found,
@@ -223,7 +228,8 @@ fn new(object: *mut PyObject) -> PyResult<*mut PyObject> {
     Ok(object)
 }
 
-fn heads(py: Python<'_>, python: Version) -> PyResult<Result<Heads, &'static str>> {
+/// The heads, and whether the interpreter takes line tables as they are.
+fn heads(py: Python<'_>, python: Version) -> PyResult<Result<(Heads, bool), &'static str>> {
     let object = |object: *mut PyObject| -> PyResult<Bound<'_, PyAny>> {
         // SAFETY: a new reference, or null.
         unsafe { Bound::from_owned_ptr_or_err(py, object) }
@@ -278,10 +284,8 @@ fn heads(py: Python<'_>, python: Version) -> PyResult<Result<Heads, &'static str
             return Ok(Err("tuples are laid out in another way"));
         }
     }
-    Ok(match b.is_like_ours(&heads, b_code, python) {
-        Ok(()) => Ok(heads),
-        Err(why) => Err(why),
-    })
+    let keeps_positions = b_code.linetable == b.tables[0].as_ptr();
+    Ok(b.is_like_ours(&heads, b_code, python).map(|()| (heads, keeps_positions)))
 }
 
 fn untracked<'py>(items: &[&Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
@@ -434,13 +438,13 @@ impl Constructed<'_> {
             version: theirs.version,
             consts: self.consts.as_ptr(),
             names: self.names.as_ptr(),
-            // The constructor makes these two itself.
+            // The constructor makes these itself; a line table only if it leaves positions out.
+            linetable: theirs.linetable,
             localsplusnames: theirs.localsplusnames,
             localspluskinds: theirs.localspluskinds,
             filename: self.texts[0].as_ptr(),
             name: self.texts[1].as_ptr(),
             qualname: self.texts[2].as_ptr(),
-            linetable: self.tables[0].as_ptr(),
             exceptiontable: self.tables[1].as_ptr(),
             bytecode: &quickened,
         };
@@ -461,14 +465,15 @@ impl Constructed<'_> {
                 return DIFFERS;
             }
         }
-        // Everything else is where we think it is, so these two are, too.
+        // Everything else is where we think it is, so these are, too.
         // SAFETY: as said.
         unsafe {
             let is_tuple = ffi::PyTuple_CheckExact(theirs.localsplusnames) != 0
                 && ffi::PyTuple_Size(theirs.localsplusnames) == n_variables as isize;
             let is_bytes = ffi::PyBytes_CheckExact(theirs.localspluskinds) != 0
                 && ffi::PyBytes_Size(theirs.localspluskinds) == n_variables as isize;
-            if is_tuple && is_bytes { Ok(()) } else { DIFFERS }
+            let is_table = ffi::PyBytes_CheckExact(theirs.linetable) != 0;
+            if is_tuple && is_bytes && is_table { Ok(()) } else { DIFFERS }
         }
     }
 }
