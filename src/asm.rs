@@ -226,19 +226,15 @@ impl Assembler {
                 _ => return Err(format!("{mnemonic} takes one character up to U+00FF")),
             },
             Oparg::Strings => {
-                let step = if op.counts_uses() { 2 } else { 1 };
-                for words in rest.chunks(step) {
-                    let text = text(words[0])?;
-                    let counts = &mut self.sections[Section::Counts as usize];
-                    varint::write(counts, small(text.len())?);
-                    if op.counts_uses() {
-                        let uses = words.get(1).ok_or_else(|| format!("{mnemonic} says how often each str is used"))?;
-                        varint::write(counts, number(uses)?);
+                for word in rest {
+                    let text = text(word)?;
+                    varint::write(&mut self.sections[Section::Counts as usize], small(text.len())?);
+                    if op.has_hashes() {
                         self.sections[Section::Hashes as usize].extend(common::name_hash(&text).to_le_bytes());
                     }
                     self.sections[Section::Names as usize].extend_from_slice(&text);
                 }
-                small(rest.len() / step)?
+                small(rest.len())?
             }
             Oparg::Mask if rest.is_empty() => {
                 operands.resize(python.layout().operands.len(), None);

@@ -7,15 +7,6 @@ use crate::isa::{Instruction, Op, Section, Table};
 use crate::python::{Derived, Field, Python};
 use crate::varint;
 
-/// A str of MAKE_STRINGS, MAKE_NAMES or MAKE_IDENTIFIERS.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Batched<'v> {
-    pub(crate) text: &'v [u8],
-    /// How often it is used, and its hash; those of MAKE_STRINGS do not say.
-    pub(crate) uses: Option<u32>,
-    pub(crate) hash: Option<u32>,
-}
-
 /// The cursors of an image.
 #[derive(Debug, Clone)]
 pub(crate) struct Data<'v> {
@@ -90,28 +81,43 @@ impl<'v> Data<'v> {
         }
     }
 
+    /// So many of them.
+    #[inline(always)]
+    pub(crate) fn counts<const N: usize>(&mut self) -> Result<[u32; N]> {
+        let rest = self.rest[Section::Counts as usize];
+        let (mut counts, mut at) = ([0; N], 0);
+        for count in &mut counts {
+            match varint::next(rest, at) {
+                Some((number, after)) => (*count, at) = (number, after),
+                None => return Err(self.bad_varint(Section::Counts)),
+            }
+        }
+        self.rest[Section::Counts as usize] = &rest[at..];
+        Ok(counts)
+    }
+
     #[inline]
     pub(crate) fn table(&mut self, op: Op, field: Field) -> Result<Table> {
         let number = self.count()?;
         Ok(Table::of(number, field == Field::Code && self.has_caches, op))
     }
 
-    /// A str of an instruction that makes many.
+    /// The text of one str of MAKE_STRINGS, MAKE_NAMES or MAKE_IDENTIFIERS. Hashes stand apart.
     #[inline(always)]
-    pub(crate) fn batched(&mut self, op: Op) -> Result<Batched<'v>> {
+    pub(crate) fn text(&mut self) -> Result<&'v [u8]> {
         let len = self.count()?;
-        let uses = if op.counts_uses() { Some(self.count()?) } else { None };
-        let text = self.take(Section::Names, len)?;
-        let hash = match uses {
-            Some(_) => Some(u32::from_le_bytes(self.take(Section::Hashes, 4)?.try_into().expect("4 bytes were taken"))),
-            None => None,
-        };
-        Ok(Batched { text, uses, hash })
+        self.take(Section::Names, len)
+    }
+
+    /// The hashes of so many of them.
+    pub(crate) fn hashes(&mut self, n: u32) -> Result<&'v [[u8; 4]]> {
+        let Some(n_bytes) = n.checked_mul(4) else { return Err(self.cut_short(Section::Hashes, n)) };
+        Ok(self.take(Section::Hashes, n_bytes)?.as_chunks().0)
     }
 
     /// What CPython derives of a code object, as MAKE_FULL_CODE states it.
     pub(crate) fn derived(&mut self) -> Result<Derived> {
-        Ok([self.count()?, self.count()?, self.count()?, self.count()?])
+        self.counts()
     }
 
     /// Where the operands of an instruction come from, if it says so: a slot, or `None` for the stack.

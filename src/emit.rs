@@ -214,9 +214,7 @@ impl<'g> Emitter<'g> {
             let Object::Str(text) = *self.graph.object(id) else { unreachable!("only str are batched") };
             let len = self.take(Section::Names, text.raw().0);
             varint::write(&mut self.sections[Section::Counts as usize], len);
-            if op.counts_uses() {
-                // What stands in a slot is copied at each use.
-                varint::write(&mut self.sections[Section::Counts as usize], self.graph.uses(id));
+            if op.has_hashes() {
                 self.take(Section::Hashes, &common::name_hash(text.raw().0).to_le_bytes());
             }
             self.pushed();

@@ -194,14 +194,6 @@ pub enum ErrorKind {
         /// What the instructions need.
         reached: u32,
     },
-    /// A str says that it is used more or less often than it is.
-    #[error("a str says that it is used {stated} times, and is used {seen} times")]
-    WrongUses {
-        /// What it says.
-        stated: u32,
-        /// How often it is used.
-        seen: u32,
-    },
     /// Data that no instruction reads.
     #[error("{left} bytes of section {section} are never read")]
     UnreadData {

@@ -275,8 +275,8 @@ macro_rules! instructions {
 }
 
 impl Op {
-    /// Whether it makes str of which it says how often each is used.
-    pub(crate) fn counts_uses(self) -> bool {
+    /// Whether it makes str with their hashes.
+    pub(crate) fn has_hashes(self) -> bool {
         matches!(self, Self::MakeNames | Self::MakeIdentifiers)
     }
 }
@@ -343,7 +343,7 @@ instructions! {
     0x1a MakeCode "MAKE_CODE" (Oparg::Mask) Pops::Code => 1, Issue566,
         "Pushes a code object of names, constants, tuples of variable names, name, qualname and filename";
     0x1b MakeNames "MAKE_NAMES" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
-        "As MAKE_STRINGS, of str that code objects use as names, with how often each is used, and its hash";
+        "As MAKE_STRINGS, of str that code objects use as names, with their hashes";
     0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
         "As MAKE_NAMES, of constants that look like names, and of names of code objects";
     0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Mask) Pops::Code => 1, Own,

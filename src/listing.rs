@@ -338,14 +338,13 @@ impl<'v> Rows<'v> {
             Oparg::Char => literal::text(Str::latin1(&[oparg as u8], false)),
             Oparg::Strings => {
                 self.made.clear();
-                let mut operand = Vec::new();
-                for _ in 0..oparg {
-                    let batched = self.data.batched(op).expect(VERIFIED);
-                    let made = text(batched.text);
-                    operand.push(batched.uses.map_or_else(|| made.clone(), |uses| format!("{made} {uses}")));
-                    self.made.push(made);
+                if op.has_hashes() {
+                    self.data.hashes(oparg).expect(VERIFIED);
                 }
-                operand.join(" ")
+                for _ in 0..oparg {
+                    self.made.push(text(self.data.text().expect(VERIFIED)));
+                }
+                self.made.join(" ")
             }
             Oparg::Mask if oparg == 0 => String::new(),
             Oparg::References | Oparg::Mask => {

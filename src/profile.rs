@@ -29,8 +29,8 @@ impl Profile {
         self != Self::Core
     }
 
-    /// Whether every name is made in a batch, with its hash and the number of its uses, and each code object with the
-    /// numbers that CPython derives.
+    /// Whether every name is made in a batch, with its hash, and each code object with the numbers that CPython
+    /// derives.
     pub fn is_for_loaders(self) -> bool {
         self == Self::Load
     }

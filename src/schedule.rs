@@ -160,7 +160,7 @@ impl Schedule {
         let mut at = start;
         for run in self.slots[start..].chunk_by(|a, b| op(*a) == op(*b)) {
             match op(run[0]) {
-                Some(op) if run.len() > 1 || op.counts_uses() => {
+                Some(op) if run.len() > 1 || op.has_hashes() => {
                     self.batches.push(Batch { op, start: at, len: run.len() });
                 }
                 _ => {}

@@ -39,23 +39,29 @@ pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<u32> {
     None
 }
 
-/// As [`read`], from the front of what is left, and what is left then.
+/// As [`read`], where most numbers take one or two bytes: the number, and where the next one begins.
 #[inline(always)]
-pub(crate) fn split(rest: &[u8]) -> Option<(u32, &[u8])> {
-    let (&low, after) = rest.split_first()?;
+pub(crate) fn next(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    let low = *bytes.get(at)?;
     if low < 0x80 {
-        return Some((u32::from(low), after));
+        return Some((u32::from(low), at + 1));
     }
-    match after.split_first() {
-        Some((&high @ 1..0x80, after)) => Some((u32::from(low & 0x7f) | u32::from(high) << 7, after)),
-        _ => split_long(rest),
+    match bytes.get(at + 1) {
+        Some(&high @ 1..0x80) => Some((u32::from(low & 0x7f) | u32::from(high) << 7, at + 2)),
+        _ => next_long(bytes, at),
     }
 }
 
 #[cold]
-fn split_long(rest: &[u8]) -> Option<(u32, &[u8])> {
-    let mut at = 0;
-    let number = read(rest, &mut at)?;
+fn next_long(bytes: &[u8], mut at: usize) -> Option<(u32, usize)> {
+    let number = read(bytes, &mut at)?;
+    Some((number, at))
+}
+
+/// As [`next`], from the front of what is left, and what is left then.
+#[inline(always)]
+pub(crate) fn split(rest: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, at) = next(rest, 0)?;
     Some((number, &rest[at..]))
 }
 

@@ -7,17 +7,16 @@
 //! - Every byte of data is there, is read by exactly one instruction, and is in the form that the emitter writes.
 //! - MAKE_CODE's operands have the types, its tables the lengths, and its numbers the ranges that CPython demands.
 //! - What is put into a set, or is a key, has a hash.
-//! - Hashes are those of the names; a str that says how often it is used stays on the stack to the end, and is copied so
-//!   often; the derived numbers of MAKE_FULL_CODE are what CPython would derive.
+//! - Hashes are those of the names; the derived numbers of MAKE_FULL_CODE are what CPython would derive.
 //! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
 
 mod step;
 
 pub use step::{Checked, CodeStep, Executor, Operands, Place, Step, TableOrigin, TableStep};
 
-use crate::caches;
+use crate::caches::{self, has_caches};
 use crate::common;
-use crate::data::{Batched, Data};
+use crate::data::Data;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
@@ -141,28 +140,6 @@ enum Bytecode<'v> {
     Restored(usize, usize),
 }
 
-/// Str that say how often they are used.
-#[derive(Debug, Clone, Copy)]
-struct Batch<'v> {
-    /// Where they are made.
-    at: usize,
-    /// The first of them.
-    slot: usize,
-    n: u32,
-    /// The counts from theirs on.
-    counts: &'v [u8],
-}
-
-impl Batch<'_> {
-    /// How often one of them says that it is used.
-    fn stated(self, number: usize) -> Option<u32> {
-        let mut at = 0;
-        let mut number_of = |_| varint::read(self.counts, &mut at);
-        // Each has its length before it.
-        (0..2 * number + 2).map(&mut number_of).last()?
-    }
-}
-
 impl Value {
     /// A value that holds none, with these traits too.
     const fn leaf(traits: u16) -> Self {
@@ -255,13 +232,12 @@ struct Verifier<'v, E> {
     places: Vec<Place>,
     /// The bytes that were on the stack.
     bytes: Vec<&'v [u8]>,
-    /// By slot, as far as one of them says how often it is used: how many of these uses were not seen, modulo 2³².
-    unseen: Vec<u32>,
-    batches: Vec<Batch<'v>>,
     /// The pieces of bytecode that stand in the data, by number.
     bytecodes: Vec<Bytecode<'v>>,
     /// By section of tables: the others that stand there, by number.
     tables: [Vec<&'v [u8]>; Section::ALL.len()],
+    /// Of the tables of kinds that MAKE_FULL_CODE named: how many variables are of each.
+    kind_counts: Vec<Option<[u32; 3]>>,
     /// Bytecode whose caches were left out, whole.
     restored: Vec<u8>,
     /// Where each piece of it ends.
@@ -288,10 +264,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             places: Vec::new(),
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
-            unseen: Vec::new(),
-            batches: Vec::new(),
             bytecodes: Vec::new(),
             tables: Default::default(),
+            kind_counts: Vec::new(),
             restored: Vec::new(),
             restored_ends: Vec::new(),
             n_objects: 0,
@@ -315,7 +290,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             self.at = next;
         };
-        self.check_uses()?;
         self.data.check_end()?;
         let reached = u32::try_from(self.reached).expect("instructions are below 2 GiB");
         if reached != max_stack {
@@ -329,27 +303,40 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         self.executor.step(Checked::new(step))
     }
 
+    #[inline(always)]
     fn step(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
-        let Instruction { op, oparg } = instruction;
-        if !(oparg < 0x100 && takes_any_byte(op)) {
-            self.check_operand(instruction)?;
+        match instruction.op {
+            Op::BuildTupleFrom => self.tuple_from(instruction),
+            Op::MakeFullCode => self.full_code(instruction),
+            Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction),
+            Op::MakeString => self.text(instruction),
+            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => self.strings(instruction),
+            _ => self.any(instruction),
         }
+    }
+
+    /// Any instruction that loaders do not meet often.
+    fn any(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+        let Instruction { op, oparg } = instruction;
+        self.check_operand(instruction)?;
         let needed = self.needed(instruction)?;
         if needed > self.stack.len() as u64 {
             return Err(self.underflow(instruction, needed).into());
         }
         let n = oparg as usize;
         let base = self.stack.len() - needed as usize;
-        if base < self.unseen.len() && needed > 0 {
-            let why = "it takes a str from the stack that says how often it is copied";
-            return Err(self.wrong(instruction, why).into());
-        }
         let value = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
-            Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => {
-                self.execute(Step::Load(instruction))?;
-                load(instruction)
-            }
+            Op::BuildTupleFrom
+            | Op::MakeFullCode
+            | Op::LoadInt
+            | Op::LoadChar
+            | Op::LoadCommonConst
+            | Op::LoadCommonName
+            | Op::MakeString
+            | Op::MakeStrings
+            | Op::MakeNames
+            | Op::MakeIdentifiers => unreachable!("a step of their own"),
             Op::LoadFast => {
                 let value = self.copy(instruction, n)?;
                 self.execute(Step::Copy(n))?;
@@ -361,9 +348,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 self.execute(Step::Copy(slot))?;
                 value
             }
-            Op::MakeString | Op::MakeStringUtf8 | Op::MakeStringInterned | Op::MakeStringInternedUtf8 => {
-                self.text(instruction)?
-            }
+            Op::MakeStringUtf8 | Op::MakeStringInterned | Op::MakeStringInternedUtf8 => return self.text(instruction),
             Op::MakeBytes => {
                 let bytes = self.data.take(Section::Bytes, oparg)?;
                 self.bytes.push(bytes);
@@ -381,17 +366,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 self.execute(Step::Long(bytes))?;
                 Value::leaf(0)
             }
-            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => return self.strings(instruction),
             Op::BuildTuple => {
                 let value = tuple(Traits::of(self.stack[base..].iter().copied()), n);
-                self.build_tuple(Operands::Top(n), value)?;
-                value
-            }
-            Op::BuildTupleFrom => {
-                let places = std::mem::take(&mut self.places);
-                let value = tuple(self.traits(&places), n);
-                self.build_tuple(Operands::Mixed { base, places: &places }, value)?;
-                self.places = places;
+                self.execute(Step::Tuple { operands: Operands::Top(n), holds_collectable: !value.has(UNTRACKED) })?;
                 value
             }
             Op::BuildList => {
@@ -436,7 +413,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 self.execute(Step::Intrinsic(Intrinsic::ALL[n]))?;
                 value
             }
-            Op::MakeCode | Op::MakeFullCode => {
+            Op::MakeCode => {
                 let places = std::mem::take(&mut self.places);
                 let value = self.code(instruction, base, &places)?;
                 self.places = places;
@@ -457,114 +434,122 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok(())
     }
 
-    /// How many values it takes from the stack. Of an instruction that says where each operand is, finds where, and what
-    /// is copied.
+    /// LOAD_INT, LOAD_CHAR, LOAD_COMMON_CONST, LOAD_COMMON_NAME.
     #[inline(always)]
-    fn needed(&mut self, instruction: Instruction) -> Result<u64> {
-        let Instruction { op, oparg } = instruction;
-        match op {
-            Op::BuildTupleFrom => {
-                let len = oparg as usize;
-                // Each takes a byte at least.
-                if len > self.data.rest(Section::References).len() {
-                    return Err(self.data.bad_varint(Section::References));
-                }
-                self.find(instruction, len, None)
-            }
-            Op::MakeCode | Op::MakeFullCode => self.find(instruction, self.layout.operands.len(), Some(oparg)),
-            _ => {
-                self.places.clear();
-                Ok(instruction.pops(&[]))
-            }
+    fn load(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+        if instruction.oparg > 0xff || instruction.op == Op::LoadCommonConst {
+            self.check_operand(instruction)?;
         }
+        self.execute(Step::Load(instruction))?;
+        self.n_objects += 1;
+        self.stack.push(load(instruction));
+        Ok(())
     }
 
-    /// Finds the operands of an instruction: those that its mask names are copied, or the references say which.
+    /// BUILD_TUPLE_FROM.
     #[inline(always)]
-    fn find(&mut self, instruction: Instruction, len: usize, mask: Option<u32>) -> Result<u64> {
-        self.places.resize(len, Place::new(0, false));
-        let height = self.stack.len() as u32;
-        let unseen = &mut self.unseen[..];
-        let mut rest = *self.data.rest(Section::References);
-        let mut n_taken = 0;
-        // What is wrong is told behind the loop, which is the shorter for it.
-        let mut beyond = None;
-        let mut is_cut = false;
-        for (at, place) in self.places.iter_mut().enumerate() {
-            if let Some(mask) = mask
-                && mask >> at & 1 == 0
-            {
-                *place = Place::new(n_taken, false);
-                n_taken += 1;
-                continue;
-            }
-            let Some((reference, after)) = varint::split(rest) else {
-                is_cut = true;
-                break;
+    fn tuple_from(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+        let n = instruction.oparg as usize;
+        let rest = *self.data.rest(Section::References);
+        // Each takes a byte at least.
+        if n > rest.len() {
+            return Err(self.data.bad_varint(Section::References).into());
+        }
+        if self.places.len() < n {
+            self.places.resize(n, Place::new(0, false));
+        }
+        let stack = &self.stack[..];
+        let (mut all, mut n_taken, mut at) = (!0, 0, 0);
+        for place in &mut self.places[..n] {
+            let Some((reference, after)) = varint::next(rest, at) else {
+                return Err(self.data.bad_varint(Section::References).into());
             };
-            rest = after;
-            if mask.is_none() && reference == 0 {
-                *place = Place::new(n_taken, false);
-                n_taken += 1;
-                continue;
+            at = after;
+            *place = match stack.get((reference as usize).wrapping_sub(1)) {
+                Some(value) => {
+                    all &= value.traits;
+                    Place::new(reference - 1, true)
+                }
+                None if reference == 0 => {
+                    n_taken += 1;
+                    // Counted from the first that is taken.
+                    Place::new(n_taken - 1, false)
+                }
+                None => return Err(self.underflow(instruction, u64::from(reference)).into()),
+            };
+        }
+        *self.data.rest(Section::References) = &rest[at..];
+        let Some(base) = stack.len().checked_sub(n_taken as usize) else {
+            return Err(self.underflow(instruction, u64::from(n_taken)).into());
+        };
+        if n_taken > 0 {
+            for place in &mut self.places[..n] {
+                let is_taken = u32::from(!place.is_copied());
+                *place = place.above(base as u32 * is_taken);
+                all &= stack[place.slot()].traits;
             }
-            let slot = if mask.is_none() { reference - 1 } else { reference };
+        }
+        if all & STALE == 0 {
+            self.share_copied(n);
+        }
+        let stack = &self.stack[..];
+        let depth = match all & LEAF {
+            0 => self.places[..n].iter().map(|place| stack[place.slot()].depth).max().unwrap_or_default(),
+            _ => 0,
+        };
+        let value = tuple(Traits { all, depth }, n);
+        let operands = Operands::Mixed { base, places: &self.places[..n] };
+        self.executor.step(Checked::new(Step::Tuple { operands, holds_collectable: !value.has(UNTRACKED) }))?;
+        self.n_objects += 1;
+        self.n_items += n;
+        self.stack.truncate(base);
+        self.stack.push(value);
+        Ok(())
+    }
+
+    /// How many values it takes from the stack. Of MAKE_CODE, finds where its operands are.
+    fn needed(&mut self, instruction: Instruction) -> Result<u64> {
+        if instruction.op != Op::MakeCode {
+            self.places.clear();
+            return Ok(instruction.pops(&[]));
+        }
+        let n = self.layout.operands.len();
+        self.places.resize(n, Place::new(0, false));
+        let mut places = std::mem::take(&mut self.places);
+        let n_taken = self.find(instruction, &mut places);
+        self.places = places;
+        n_taken
+    }
+
+    /// Finds the operands of a code object: those that its mask names are copied. How many are taken.
+    #[inline(always)]
+    fn find(&mut self, instruction: Instruction, places: &mut [Place]) -> Result<u64> {
+        let height = self.stack.len() as u32;
+        let n_taken = places.len() as u32 - instruction.oparg.count_ones();
+        let Some(mut taken) = height.checked_sub(n_taken) else { return Ok(u64::from(n_taken)) };
+        for (at, place) in places.iter_mut().enumerate() {
+            let is_copied = instruction.oparg >> at & 1 != 0;
+            let slot = match is_copied {
+                true => self.data.reference()?,
+                false => {
+                    taken += 1;
+                    taken - 1
+                }
+            };
             if slot >= height {
-                beyond = Some(slot);
-                break;
+                return Err(self.underflow(instruction, u64::from(slot) + 1));
             }
-            *place = Place::new(slot, true);
-            if let Some(unseen) = unseen.get_mut(slot as usize) {
-                *unseen = unseen.wrapping_sub(1);
-            }
-        }
-        *self.data.rest(Section::References) = rest;
-        if is_cut {
-            return Err(self.data.bad_varint(Section::References));
-        }
-        if let Some(slot) = beyond {
-            return Err(self.underflow(instruction, u64::from(slot) + 1));
-        }
-        if n_taken > 0
-            && let Some(base) = height.checked_sub(n_taken)
-        {
-            // Those that are taken were counted from the first.
-            for place in self.places.iter_mut().filter(|place| !place.is_copied()) {
-                *place = Place::new(base + place.slot() as u32, false);
-            }
+            *place = Place::new(slot, is_copied);
         }
         Ok(u64::from(n_taken))
     }
 
-    /// What is known of operands. A dict that is copied is fresh no more.
-    #[inline(always)]
-    fn traits(&mut self, places: &[Place]) -> Traits {
-        let stack = &self.stack[..];
-        let mut all = !0;
-        for place in places {
-            all &= stack[place.slot()].traits;
-        }
-        if all & (STALE | LEAF) == STALE | LEAF { Traits { all, depth: 0 } } else { self.deep_traits(places) }
-    }
-
-    fn deep_traits(&mut self, places: &[Place]) -> Traits {
-        for place in places.iter().filter(|place| place.is_copied()) {
+    /// A dict that is copied is fresh no more.
+    #[cold]
+    fn share_copied(&mut self, n: usize) {
+        for place in self.places[..n].iter().filter(|place| place.is_copied()) {
             self.stack[place.slot()].share();
         }
-        Traits::of(places.iter().map(|place| self.stack[place.slot()]))
-    }
-
-    /// Counts a copy.
-    #[inline(always)]
-    fn see(&mut self, slot: usize) {
-        if let Some(unseen) = self.unseen.get_mut(slot) {
-            *unseen = unseen.wrapping_sub(1);
-        }
-    }
-
-    #[inline]
-    fn build_tuple(&mut self, operands: Operands<'_>, value: Value) -> std::result::Result<(), E::Error> {
-        self.execute(Step::Tuple { operands, holds_collectable: !value.has(UNTRACKED) })
     }
 
     /// The operand's own range.
@@ -610,41 +595,37 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let Some(value) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
         value.share();
         let value = *value;
-        self.see(slot);
         Ok(value)
     }
 
-    /// Refuses a str that is copied more or less often than it says.
-    fn check_uses(&self) -> Result<()> {
-        for batch in &self.batches {
-            let unseen = &self.unseen[batch.slot..batch.slot + batch.n as usize];
-            if let Some(number) = unseen.iter().position(|unseen| *unseen != 0) {
-                let stated = batch.stated(number).unwrap_or_default();
-                let kind = ErrorKind::WrongUses { stated, seen: stated.wrapping_sub(unseen[number]) };
-                return Err(Error::at(kind, batch.at).inside("the instructions"));
-            }
+    /// MAKE_STRING, of each of its four kinds.
+    fn text(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+        let Some(class) = instruction.op.info().text else { unreachable!("MAKE_STRING has a class of text") };
+        if instruction.oparg > MAX_OPARG {
+            self.check_operand(instruction)?;
         }
+        let section = if class.interned { Section::Names } else { Section::Strings };
+        let text = self.data.take(section, instruction.oparg)?;
+        if text.is_ascii() == class.wide || class.wide && Str::utf8(text, class.interned).is_err() {
+            return Err(self.wrong_text(instruction, section, text).into());
+        }
+        self.execute(Step::Str { text, wide: class.wide, interned: class.interned })?;
+        self.n_objects += 1;
+        self.stack.push(Value::str(class.interned, class.interned || !is_name_like(text)));
         Ok(())
     }
 
-    fn text(&mut self, instruction: Instruction) -> std::result::Result<Value, E::Error> {
-        let Some(class) = instruction.op.info().text else { unreachable!("MAKE_STRING has a class of text") };
-        let section = if class.interned { Section::Names } else { Section::Strings };
-        let start = self.data.position(section);
-        let text = self.data.take(section, instruction.oparg)?;
-        match Str::utf8(text, class.interned) {
+    /// What is wrong with the text that was read last.
+    #[cold]
+    fn wrong_text(&self, instruction: Instruction, section: Section, text: &[u8]) -> Error {
+        match Str::utf8(text, false) {
             Err(bad) => {
-                let error = Error::at(ErrorKind::BadUtf8(bad), start);
-                return Err(error.inside(format!("section {}", section.name())).into());
+                let start = self.data.position(section) - text.len();
+                Error::at(ErrorKind::BadUtf8(bad), start).inside(format!("section {}", section.name()))
             }
-            Ok(text) if text.is_ascii() == class.wide => {
-                let why = if class.wide { "the text is all ASCII" } else { "the text is not ASCII" };
-                return Err(self.wrong(instruction, why).into());
-            }
-            Ok(_) => {}
+            Ok(text) if text.is_ascii() => self.wrong(instruction, "the text is all ASCII"),
+            Ok(_) => self.wrong(instruction, "the text is not ASCII"),
         }
-        self.execute(Step::Str { text, wide: class.wide, interned: class.interned })?;
-        Ok(Value::str(class.interned, class.interned || !is_name_like(text)))
     }
 
     fn long(&mut self, instruction: Instruction) -> Result<&'v [u8]> {
@@ -660,33 +641,35 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
     fn strings(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
         let Instruction { op, oparg } = instruction;
-        let slot = self.stack.len();
-        if op.counts_uses() {
-            self.unseen.resize(slot, 0);
-            self.batches.push(Batch { at: self.at, slot, n: oparg, counts: self.data.rest(Section::Counts) });
-            // As many as can be, whatever the operand says: each has a hash.
-            let n = (oparg as usize).min(self.data.rest(Section::Hashes).len() / 4);
-            self.unseen.reserve(n);
-            self.stack.reserve(n);
+        if oparg == 0 || oparg > MAX_OPARG {
+            self.check_operand(instruction)?;
         }
-        for _ in 0..oparg {
-            let names = self.data.names();
-            let Batched { text, uses, hash } = self.data.batched(op)?;
-            match (uses, hash) {
-                (Some(stated), Some(hash)) => {
-                    // A name that is known is ASCII.
-                    if !self.executor.knows(hash, text, names) {
-                        self.check_name(instruction, text, hash)?;
-                    }
-                    self.unseen.push(stated);
+        let n = oparg as usize;
+        if op.has_hashes() {
+            let hashes = self.data.hashes(oparg)?;
+            for (at, hash) in hashes.iter().enumerate() {
+                if let Some(later) = hashes.get(at + AHEAD) {
+                    self.executor.expect(u32::from_le_bytes(*later));
                 }
-                _ if !text.is_ascii() => return Err(self.wrong(instruction, "the text is not ASCII").into()),
-                _ => {}
+                let (hash, names) = (u32::from_le_bytes(*hash), self.data.names());
+                let text = self.data.text()?;
+                // A name that is known is ASCII.
+                if !self.executor.knows(hash, text, names) {
+                    self.check_name(instruction, text, hash)?;
+                }
+                self.execute(Step::Name(text))?;
             }
-            self.execute(Step::Name { op, text, uses: uses.unwrap_or_default() })?;
-            self.stack.push(Value::str(true, true));
+        } else {
+            for _ in 0..n {
+                let text = self.data.text()?;
+                if !text.is_ascii() {
+                    return Err(self.wrong(instruction, "the text is not ASCII").into());
+                }
+                self.execute(Step::Str { text, wide: false, interned: true })?;
+            }
         }
-        self.n_objects += oparg as usize;
+        self.stack.resize(self.stack.len() + n, Value::str(true, true));
+        self.n_objects += n;
         Ok(())
     }
 
@@ -732,6 +715,103 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if fits { Ok(value) } else { Err(self.wrong(instruction, "an operand has another type")) }
     }
 
+    /// MAKE_FULL_CODE: as MAKE_CODE, of the one layout of the versions that have it.
+    #[inline(always)]
+    fn full_code(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+        let (op, python) = (instruction.op, self.python);
+        if instruction.oparg >= 1 << N_OPERANDS || python.first_traceable(&[]).is_none() {
+            self.check_operand(instruction)?;
+        }
+        let mut places = [Place::new(0, false); N_OPERANDS];
+        let n_taken = self.find(instruction, &mut places)?;
+        let Some(base) = self.stack.len().checked_sub(n_taken as usize) else {
+            return Err(self.underflow(instruction, n_taken).into());
+        };
+        let operands = places.map(|place| self.stack[place.slot()]);
+        let [names, consts, variables, name, qualname, filename] = operands;
+        let texts = name.traits & qualname.traits & filename.traits;
+        if names.traits & variables.traits & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
+            return Err(self.wrong_operands(&operands).into());
+        }
+        if consts.depth > E::MAX_DEPTH {
+            return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
+        }
+        let mut interned = names.traits & variables.traits & (consts.traits | !SETTLED);
+        if python.interns_code_names() {
+            interned &= texts;
+        }
+        let [args, posonly, kwonly, stack_size, flags, first_line, code, kinds, line_table, exception_table, derived @ ..] =
+            self.data.counts::<N_COUNTS>()?;
+        let (bytecode, origin) = self.bytecode(op, Table::of(code, true, op))?;
+        let kinds = self.table(op, Section::Kinds, kinds)?;
+        let line_table = self.table(op, Section::LineTables, line_table)?;
+        let exception_table = self.table(op, Section::ExceptionTables, exception_table)?;
+        let [n_locals, n_cells, n_free] = self.count_kinds(&kinds);
+        let (bytes, is_quickened) = match bytecode {
+            Bytecode::Plain(bytes) => (bytes, false),
+            Bytecode::Quickened(bytes) => (bytes, true),
+            Bytecode::Restored(start, end) => (&self.restored[start..end], false),
+        };
+        if derived != [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()] {
+            return Err(self.wrong(instruction, "CPython derives other numbers").into());
+        }
+        let mut numbers = [0; Field::COUNT];
+        for (field, number) in [
+            (Field::ArgCount, args),
+            (Field::PosOnlyArgCount, posonly),
+            (Field::KwOnlyArgCount, kwonly),
+            (Field::StackSize, stack_size),
+            (Field::Flags, flags),
+            (Field::FirstLineNo, first_line),
+        ] {
+            numbers[field as usize] = number.cast_signed();
+        }
+        let number = |field: Field| numbers[field as usize];
+        let len = |field: Field| match field {
+            Field::Code => bytes.len(),
+            Field::LocalsPlusNames => variables.len as usize,
+            _ => kinds.bytes.len(),
+        };
+        let refused = python.refuses_code(number, len);
+        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_locals as usize)) {
+            return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
+        }
+        let bytecode = TableStep { bytes, origin, is_quickened };
+        self.executor.step(Checked::new(Step::Code(CodeStep {
+            numbers: &numbers,
+            operands: Operands::Mixed { base, places: &places },
+            tables: &[bytecode, kinds, line_table, exception_table],
+            derived: Some(derived),
+            is_interned: interned & INTERNED != 0,
+        })))?;
+        self.n_objects += 1;
+        self.n_items += N_OPERANDS;
+        self.stack.truncate(base);
+        self.stack.push(code_value(consts));
+        Ok(())
+    }
+
+    /// How many variables of each kind there are. Most tables of kinds stand there again and again.
+    #[inline(always)]
+    fn count_kinds(&mut self, kinds: &TableStep<'_>) -> [u32; 3] {
+        match kinds.origin {
+            TableOrigin::Earlier(number) => match self.kind_counts.get(number) {
+                Some(Some(counts)) => *counts,
+                _ => self.count_kinds_of(number, kinds.bytes),
+            },
+            _ => count_kinds(kinds.bytes),
+        }
+    }
+
+    #[cold]
+    fn count_kinds_of(&mut self, number: usize, kinds: &[u8]) -> [u32; 3] {
+        if self.kind_counts.len() <= number {
+            self.kind_counts.resize(number + 1, None);
+        }
+        *self.kind_counts[number].insert(count_kinds(kinds))
+    }
+
+    /// MAKE_CODE.
     fn code(
         &mut self,
         instruction: Instruction,
@@ -765,39 +845,25 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let (mut tables, mut bytecode) = ([nothing; MAX_TABLES], Bytecode::Plain(&[]));
         let mut kinds: &[u8] = &[];
         for (&field, table) in layout.tables.iter().zip(&mut tables) {
+            let number = self.data.count()?;
             if field == Field::Code {
-                (bytecode, table.origin) = self.bytecode(instruction.op)?;
+                let stands = Table::of(number, has_caches(python), instruction.op);
+                (bytecode, table.origin) = self.bytecode(instruction.op, stands)?;
                 continue;
             }
-            let (bytes, origin) = self.table(instruction.op, field)?;
-            *table = TableStep { bytes, origin, is_quickened: false };
-            lens[field as usize] = bytes.len();
+            *table = self.table(instruction.op, Section::of_table(field), number)?;
+            lens[field as usize] = table.bytes.len();
             if field == Field::LocalsPlusKinds {
-                kinds = bytes;
+                kinds = table.bytes;
             }
         }
         // Of all versions the first table.
-        tables[0].is_quickened = matches!(bytecode, Bytecode::Quickened(_));
         tables[0].bytes = match bytecode {
             Bytecode::Plain(bytes) | Bytecode::Quickened(bytes) => bytes,
             Bytecode::Restored(start, end) => &self.restored[start..end],
         };
         lens[Field::Code as usize] = tables[0].bytes.len();
         let counts = count_kinds(kinds);
-        let is_full = instruction.op == Op::MakeFullCode;
-        let derived = match is_full {
-            false => None,
-            true => {
-                let [n_locals, n_cells, n_free] = counts;
-                let first = python.first_traceable(tables[0].bytes).unwrap_or_default();
-                Some([n_locals, n_cells, n_free, first])
-            }
-        };
-        if let Some(derived) = derived
-            && self.data.derived()? != derived
-        {
-            return Err(self.wrong(instruction, "CPython derives other numbers").into());
-        }
         let number = |field: Field| numbers[field as usize];
         let n_locals = lens[Field::VarNames as usize] + counts[0] as usize;
         let refused = python.refuses_code(number, |field| lens[field as usize]);
@@ -808,10 +874,20 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             numbers: &numbers,
             operands: Operands::Mixed { base, places },
             tables: &tables[..layout.tables.len()],
-            derived,
+            derived: None,
             is_interned,
         })))?;
-        Ok(Traits::of([consts].into_iter()).holder(CODE | HASHABLE | SETTLED | UNTRACKED | STALE, HASHABLE))
+        Ok(code_value(consts))
+    }
+
+    /// Which of the operands of MAKE_FULL_CODE has another type.
+    #[cold]
+    fn wrong_operands(&self, operands: &[Value; N_OPERANDS]) -> Error {
+        let mut operands = self.layout.operands.iter().zip(operands).zip(&self.operand_traits);
+        match operands.find(|((_, value), (needed, _))| !value.has(*needed)) {
+            Some(((field, value), _)) => self.wrong_operand(*field, *value),
+            None => unreachable!("one of them was refused"),
+        }
     }
 
     #[cold]
@@ -827,8 +903,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Bytecode, and where it comes from.
     #[inline(always)]
-    fn bytecode(&mut self, op: Op) -> Result<(Bytecode<'v>, TableOrigin)> {
-        let bytecode = match self.data.table(op, Field::Code)? {
+    fn bytecode(&mut self, op: Op, stands: Table) -> Result<(Bytecode<'v>, TableOrigin)> {
+        let bytecode = match stands {
             Table::Inline(len) => Bytecode::Plain(self.data.take(Section::Bytecode, len)?),
             Table::Quickened(len) if !self.keeps_plain => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
             Table::Quickened(len) => {
@@ -869,25 +945,25 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Another table, and where it comes from.
     #[inline(always)]
-    fn table(&mut self, op: Op, field: Field) -> Result<(&'v [u8], TableOrigin)> {
-        let section = Section::of_table(field);
-        match self.data.table(op, field)? {
+    fn table(&mut self, op: Op, section: Section, number: u32) -> Result<TableStep<'v>> {
+        let (bytes, origin) = match Table::of(number, false, op) {
             Table::Inline(len) => {
                 let bytes = self.data.take(section, len)?;
                 if len > 1 {
                     self.tables[section as usize].push(bytes);
                 }
                 self.n_objects += 1;
-                Ok((bytes, TableOrigin::Inline))
+                (bytes, TableOrigin::Inline)
             }
             Table::Earlier(number) => {
                 let bytes = self.tables[section as usize].get(number as usize).copied();
                 let bytes = bytes.ok_or_else(|| self.no_earlier(op, number))?;
-                Ok((bytes, TableOrigin::Earlier(number as usize)))
+                (bytes, TableOrigin::Earlier(number as usize))
             }
-            Table::Slot(slot) => Ok((self.bytes_in(op, slot)?, TableOrigin::Slot(slot as usize))),
+            Table::Slot(slot) => (self.bytes_in(op, slot)?, TableOrigin::Slot(slot as usize)),
             Table::Stripped(_) | Table::Quickened(_) => unreachable!("only bytecode has caches"),
-        }
+        };
+        Ok(TableStep { bytes, origin, is_quickened: false })
     }
 
     /// The bytes in a slot.
@@ -923,31 +999,19 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     }
 }
 
-/// Whether every operand of one byte is in range.
-#[inline(always)]
-fn takes_any_byte(op: Op) -> bool {
-    matches!(
-        op,
-        Op::LoadInt
-            | Op::LoadChar
-            | Op::LoadCommonName
-            | Op::LoadFast
-            | Op::Copy
-            | Op::MakeString
-            | Op::MakeStringUtf8
-            | Op::MakeStringInterned
-            | Op::MakeStringInternedUtf8
-            | Op::MakeBytes
-            | Op::MakeLong
-            | Op::BuildTuple
-            | Op::BuildTupleFrom
-    )
-}
-
 const _: () = assert!(common::NAMES.len() == 256);
+
+/// So many names ahead, an executor is told of a hash.
+const AHEAD: usize = 8;
 
 /// Most tables that a code object of any version has.
 const MAX_TABLES: usize = 4;
+
+/// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
+const N_OPERANDS: usize = 6;
+
+/// Its numbers in the counts: the fields that are numbers, where each table stands, what CPython derives.
+const N_COUNTS: usize = 6 + MAX_TABLES + 4;
 
 /// Whether CPython interns a constant with this text.
 ///
@@ -963,6 +1027,12 @@ fn operand_traits(python: Python) -> Vec<(u16, u16)> {
         FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => (TUPLE, SETTLED),
     };
     python.layout().operands.iter().map(of).collect()
+}
+
+/// A code object with these constants.
+fn code_value(consts: Value) -> Value {
+    let traits = Traits { all: consts.traits, depth: consts.depth };
+    traits.holder(CODE | HASHABLE | SETTLED | UNTRACKED | STALE, HASHABLE)
 }
 
 /// A tuple of so many items.

@@ -110,9 +110,12 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 self.heap.add_int(BigInt::from_signed_bytes_le(bytes))
             }
             Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => {
+                if op.has_hashes() {
+                    self.data.hashes(oparg).expect(VERIFIED);
+                }
                 for _ in 0..oparg {
-                    let batched = self.data.batched(op).expect(VERIFIED);
-                    let text = self.heap.add(Object::Str(Str::utf8(batched.text, true).expect(VERIFIED)));
+                    let text = self.data.text().expect(VERIFIED);
+                    let text = self.heap.add(Object::Str(Str::utf8(text, true).expect(VERIFIED)));
                     self.stack.push(text);
                 }
                 return None;

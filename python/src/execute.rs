@@ -1,8 +1,7 @@
 //! Executes initializers into objects of the interpreter, in the pass that verifies them.
 //!
 //! Invariants:
-//! - A slot of the stack holds a reference to its object, but for the names at the bottom: those are immortal, or (before
-//!   3.12) their references were all counted when they were made.
+//! - A slot of the stack holds a reference to its object, but for the names at the bottom, from 3.12 on: those are immortal.
 //! - An executor that is dropped gives all its references back.
 
 use std::cell::UnsafeCell;
@@ -16,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use rehydrate::common::{self, CommonConst};
 use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
-use rehydrate::python::{Field, count_kinds};
+use rehydrate::python::{Derived, Field, Python as Version, count_kinds};
 use rehydrate::verify::{Checked, CodeStep, Executor, Operands, Step, TableOrigin, TableStep};
 use rehydrate::{Image, Initializer, caches, verify, vm};
 
@@ -310,10 +309,8 @@ struct Machine<'m, const DIRECT: bool> {
     shared: &'static Shared,
     heads: Heads,
     stack: Vec<*mut PyObject>,
-    /// So many slots at the bottom hold names whose references nobody counts any more.
-    n_free: usize,
-    /// Before 3.12, how many of the references of each of them were not handed out yet.
-    left: Vec<isize>,
+    /// So many slots at the bottom hold names that are immortal.
+    n_immortal: usize,
     /// The name that was found for the next [`Step::Name`], and its hash.
     found: Option<*mut PyObject>,
     hash: u32,
@@ -330,13 +327,9 @@ struct Machine<'m, const DIRECT: bool> {
 
 impl<const DIRECT: bool> Drop for Machine<'_, DIRECT> {
     fn drop(&mut self) {
-        let counted = self.n_free.min(self.stack.len());
         // SAFETY: the machine holds these references.
         unsafe {
-            for (object, left) in self.stack.iter().zip(&self.left).filter(|(_, left)| **left != 0) {
-                add_references(*object, -left);
-            }
-            for object in &self.stack[counted..] {
+            for object in &self.stack[self.n_immortal..] {
                 ffi::Py_DECREF(*object);
             }
             for table in self.tables.iter().flatten() {
@@ -359,8 +352,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             shared,
             heads,
             stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() * 4 + 64)),
-            n_free: 0,
-            left: Vec::new(),
+            n_immortal: 0,
             found: None,
             hash: 0,
             tables: Default::default(),
@@ -377,15 +369,9 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
 
     /// The result, and whether it is to be started.
     fn finish(mut self) -> (*mut PyObject, bool) {
-        let result = match self.stack.len() > self.n_free {
-            true => self.stack.pop().expect("it is longer than nothing"),
-            // A name is the result: what it says of its uses does not count this one.
-            false => {
-                let name = *self.stack.last().expect("the verifier says that there is a result");
-                // SAFETY: an object.
-                unsafe { ffi::Py_NewRef(name) }
-            }
-        };
+        let result = self.stack.pop().expect("the verifier says that there is a result");
+        // An immortal name is worth as much as a reference to it.
+        self.n_immortal = self.n_immortal.min(self.stack.len());
         (result, self.starts)
     }
 
@@ -406,13 +392,11 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
 
     /// The object of a slot that something else is to hold too.
     #[inline(always)]
-    fn copied(&mut self, slot: usize) -> *mut PyObject {
+    fn copied(&self, slot: usize) -> *mut PyObject {
         let object = self.stack[slot];
-        if slot >= self.n_free {
+        if slot >= self.n_immortal {
             // SAFETY: an object.
             unsafe { ffi::Py_INCREF(object) };
-        } else if cfg!(not(Py_3_12)) {
-            self.left[slot] -= 1;
         }
         object
     }
@@ -420,32 +404,28 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     /// The operands, one after the other, taken from the stack as far as they are not copied.
     #[inline(always)]
     fn operands(&mut self, operands: Operands<'_>, mut take: impl FnMut(usize, *mut PyObject)) {
-        match operands {
+        let base = match operands {
             Operands::Top(n) => {
                 let base = self.stack.len() - n;
-                for at in 0..n {
-                    take(at, self.stack[base + at]);
-                }
-                self.stack.truncate(base);
+                self.stack[base..].iter().enumerate().for_each(|(at, object)| take(at, *object));
+                base
             }
             Operands::Mixed { base, places } => {
-                let stack = &self.stack[..];
                 for (at, place) in places.iter().enumerate() {
-                    let slot = place.slot();
-                    let object = stack[slot];
-                    if place.is_copied() {
-                        if slot >= self.n_free {
-                            // SAFETY: an object.
-                            unsafe { ffi::Py_INCREF(object) };
-                        } else if cfg!(not(Py_3_12)) {
-                            self.left[slot] -= 1;
-                        }
-                    }
+                    let object = if place.is_copied() { self.copied(place.slot()) } else { self.stack[place.slot()] };
                     take(at, object);
                 }
-                self.stack.truncate(base);
+                base
             }
-        }
+        };
+        self.taken(base);
+    }
+
+    /// Forgets the values from `base` on: others have taken the references over.
+    #[inline(always)]
+    fn taken(&mut self, base: usize) {
+        self.stack.truncate(base);
+        self.n_immortal = self.n_immortal.min(base);
     }
 
     /// A new reference to what every initializer can load.
@@ -524,36 +504,28 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     }
 
     #[inline(always)]
-    fn name(&mut self, op: Op, text: &[u8], uses: u32) -> Outcome {
-        if op == Op::MakeStrings {
-            return self.string(text, false, true);
+    fn name(&mut self, text: &[u8]) -> Outcome {
+        match self.found.take() {
+            Some(object) => self.known_name(object),
+            None => self.new_name(text),
         }
-        let object = match self.found.take() {
-            Some(object) => object,
-            None => return self.new_name(text, uses),
-        };
-        self.free_name(object, uses)
     }
 
     /// Pushes a name that is in the table.
     #[inline(always)]
-    fn free_name(&mut self, object: *mut PyObject, uses: u32) -> Outcome {
-        if self.n_free != self.stack.len() {
+    fn known_name(&mut self, object: *mut PyObject) -> Outcome {
+        if cfg!(not(Py_3_12)) {
             // SAFETY: an object.
             unsafe { ffi::Py_INCREF(object) };
-            return self.push(object);
+        } else if self.n_immortal == self.stack.len() {
+            self.n_immortal += 1;
         }
-        if cfg!(not(Py_3_12)) {
-            // SAFETY: an object; all its references are counted at once.
-            unsafe { add_references(object, uses as isize) };
-            self.left.push(uses as isize);
-        }
-        self.n_free += 1;
-        self.push(object)
+        self.stack.push(object);
+        Ok(())
     }
 
     #[cold]
-    fn new_name(&mut self, text: &[u8], uses: u32) -> Outcome {
+    fn new_name(&mut self, text: &[u8]) -> Outcome {
         let names = self.shared.names.get();
         // SAFETY: under the GIL; the borrow ends before anything is made.
         if unsafe { (*names).is_full_for(text) } {
@@ -572,7 +544,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             (*names).insert(self.hash, text, object);
             object
         };
-        self.free_name(object, uses)
+        self.known_name(object)
     }
 
     /// A new reference to bytes.
@@ -628,9 +600,17 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         Ok(())
     }
 
+    /// Takes the topmost values.
+    fn split_off(&mut self, n: usize) -> Vec<*mut PyObject> {
+        let base = self.stack.len() - n;
+        let values = self.stack.split_off(base);
+        self.taken(base);
+        values
+    }
+
     /// Takes the topmost values: each is given to `add`, and dropped.
     fn drain(&mut self, n: usize, mut add: impl FnMut(&[*mut PyObject]) -> i32, step: usize) -> Outcome {
-        let values = self.stack.split_off(self.stack.len() - n);
+        let values = self.split_off(n);
         let mut status = 0;
         for values in values.chunks(step) {
             if status == 0 {
@@ -653,7 +633,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             for at in 0..n {
                 ffi::PyList_SET_ITEM(list, at as isize, self.stack[base + at]);
             }
-            self.stack.truncate(base);
+            self.taken(base);
             self.push(list)
         }
     }
@@ -694,7 +674,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
 
     /// Replaces the topmost values by what is made of them.
     fn of_top(&mut self, n: usize, make: impl FnOnce(&[*mut PyObject]) -> *mut PyObject) -> Outcome {
-        let values = self.stack.split_off(self.stack.len() - n);
+        let values = self.split_off(n);
         let made = make(&values);
         // SAFETY: references that were on the stack.
         values.iter().for_each(|value| unsafe { ffi::Py_DECREF(*value) });
@@ -751,62 +731,79 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         if object.is_null() { Err(self.raised()) } else { Ok(object) }
     }
 
+    #[inline(always)]
     fn code(&mut self, code: &CodeStep<'_>) -> Outcome {
+        let [bytecode, kinds, line_table, exception_table] = code.tables else {
+            unreachable!("code objects of these versions have four tables")
+        };
+        let is_small = code.numbers[Field::StackSize as usize] < 1 << 24;
+        let Some(derived) = code.derived.filter(|_| DIRECT && code.is_interned && bytecode.is_quickened && is_small) else {
+            return self.any_code(code);
+        };
+        if !is_readable(&self.shared.probed.reach, bytecode.bytes) {
+            check_sound(self.shared.probed.python, bytecode.bytes)?;
+        }
+        check_kinds(kinds)?;
+        // The tables may stand in slots, so they come first.
+        let tables = [
+            self.table(Section::Kinds, kinds),
+            self.table(Section::LineTables, line_table),
+            self.table(Section::ExceptionTables, exception_table),
+        ];
+        let parts = self.parts(code.operands, tables);
+        let is_made = !tables.iter().any(|table| table.is_null());
+        let made = if is_made { self.direct(code, derived, &parts, bytecode.bytes) } else { ptr::null_mut() };
+        if made.is_null() {
+            parts.drop();
+            return Err(self.raised());
+        }
+        self.stack.push(made);
+        Ok(())
+    }
+
+    /// The objects of a code object. Takes them from the stack, and the tables over.
+    #[inline(always)]
+    fn parts(&mut self, operands: Operands<'_>, tables: [*mut PyObject; 3]) -> CodeParts {
+        let mut objects = [ptr::null_mut(); 6];
+        self.operands(operands, |at, object| objects[at] = object);
+        let [names, consts, variables, name, qualname, filename] = objects;
+        let filename = self.filename(filename);
+        CodeParts { names, consts, variables, name, qualname, filename, tables }
+    }
+
+    /// A code object that is not made in the fastest way, or whose bytecode is to be quickened.
+    #[cold]
+    fn any_code(&mut self, code: &CodeStep<'_>) -> Outcome {
         let python = self.shared.probed.python;
         let [bytecode, kinds, line_table, exception_table] = code.tables else {
             unreachable!("code objects of these versions have four tables")
         };
-        let mut is_direct = DIRECT && code.is_interned && code.numbers[Field::StackSize as usize] < 1 << 24;
-        let mut quickened = bytecode.bytes;
+        check_sound(python, bytecode.bytes)?;
+        check_kinds(kinds)?;
         let mut scratch = std::mem::take(&mut self.scratch);
-        if bytecode.is_quickened {
-            if !is_readable(&self.shared.probed.reach, quickened) && !caches::is_sound(python, quickened) {
-                return Err(unsound());
+        scratch.clear();
+        let is_direct = DIRECT && code.is_interned && code.numbers[Field::StackSize as usize] < 1 << 24;
+        let is_direct = is_direct && (bytecode.is_quickened || caches::quicken(python, bytecode.bytes, &mut scratch));
+        let plain = if is_direct { ptr::null_mut() } else { self.plain_bytecode(bytecode)? };
+        let tables = [
+            self.table(Section::Kinds, kinds),
+            self.table(Section::LineTables, line_table),
+            self.table(Section::ExceptionTables, exception_table),
+        ];
+        let parts = self.parts(code.operands, tables);
+        let made = match is_direct {
+            _ if tables.iter().any(|table| table.is_null()) => Ok(ptr::null_mut()),
+            true => {
+                let quickened = if bytecode.is_quickened { bytecode.bytes } else { &scratch };
+                let [n_locals, n_cells, n_free] = count_kinds(kinds.bytes);
+                let first_traceable = python.first_traceable(quickened).unwrap_or_default();
+                Ok(self.direct(code, [n_locals, n_cells, n_free, first_traceable], &parts, quickened))
             }
-        } else {
-            scratch.clear();
-            is_direct &= caches::quicken(python, bytecode.bytes, &mut scratch);
-            quickened = &scratch;
-            if !caches::is_sound(python, bytecode.bytes) {
-                return Err(unsound());
-            }
-        }
-        // CPython counts such a variable once, and then finds it twice: there is no room for it in `co_freevars`.
-        if kinds.bytes.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0) {
-            return Err(refuse("a variable that is free, and local or a cell"));
-        }
-        let mut operands = [ptr::null_mut(); 6];
-        let height = self.stack.len();
-        // The tables may stand in slots, so they come first.
-        let tables = if DIRECT && is_direct {
-            [
-                ptr::null_mut(),
-                self.table(Section::Kinds, kinds),
-                self.table(Section::LineTables, line_table),
-                self.table(Section::ExceptionTables, exception_table),
-            ]
-        } else {
-            self.scratch = Vec::new();
-            [
-                self.plain_bytecode(bytecode)?,
-                self.table(Section::Kinds, kinds),
-                self.table(Section::LineTables, line_table),
-                self.table(Section::ExceptionTables, exception_table),
-            ]
-        };
-        debug_assert_eq!(height, self.stack.len());
-        self.operands(code.operands, |at, object| operands[at] = object);
-        let [names, consts, variables, name, qualname, filename] = operands;
-        let filename = self.filename(filename);
-        let parts = CodeParts { names, consts, variables, name, qualname, filename, tables };
-        let made = if tables[1..].iter().any(|table| table.is_null()) {
-            Ok(ptr::null_mut())
-        } else if is_direct {
-            Ok(self.direct(code, &parts, quickened))
-        } else {
-            self.construct(code, &parts, kinds.bytes)
+            false => self.construct(code, &parts, plain, kinds.bytes),
         };
         self.scratch = scratch;
+        // SAFETY: a reference that nobody else holds.
+        unsafe { ffi::Py_XDECREF(plain) };
         match made {
             Ok(made) if !made.is_null() && is_direct => self.push(made),
             made => {
@@ -818,14 +815,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     }
 
     #[inline(always)]
-    fn direct(&mut self, code: &CodeStep<'_>, parts: &CodeParts, quickened: &[u8]) -> *mut PyObject {
-        let derived = code.derived.unwrap_or_else(|| {
-            // SAFETY: the verifier says that the table is bytes; it is ours.
-            let kinds = unsafe { bytes_of(parts.tables[1]) };
-            let [n_locals, n_cells, n_free] = count_kinds(kinds);
-            let python = self.shared.probed.python;
-            [n_locals, n_cells, n_free, python.first_traceable(quickened).unwrap_or_default()]
-        });
+    fn direct(&self, code: &CodeStep<'_>, derived: Derived, parts: &CodeParts, quickened: &[u8]) -> *mut PyObject {
         // SAFETY: the GIL is held; the verifier says what the objects are, and the bytecode was looked at.
         unsafe {
             let n_variables = (*parts.variables.cast::<ffi::PyVarObject>()).ob_size as i32;
@@ -834,18 +824,18 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 derived,
                 n_variables,
                 #[cfg(not(Py_3_12))]
-                n_plain_cells: bytes_of(parts.tables[1]).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
+                n_plain_cells: bytes_of(parts.tables[0]).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
                 #[cfg(Py_3_12)]
                 version: self.next_version(),
                 consts: parts.consts,
                 names: parts.names,
                 localsplusnames: parts.variables,
-                localspluskinds: parts.tables[1],
+                localspluskinds: parts.tables[0],
                 filename: parts.filename,
                 name: parts.name,
                 qualname: parts.qualname,
-                linetable: parts.tables[2],
-                exceptiontable: parts.tables[3],
+                linetable: parts.tables[1],
+                exceptiontable: parts.tables[2],
                 bytecode: quickened,
             };
             self.heads.code(&fields)
@@ -894,7 +884,13 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
 
     /// A code object of the interpreter's constructor, with the kinds of variables that it loses.
     #[cold]
-    fn construct(&mut self, code: &CodeStep<'_>, parts: &CodeParts, kinds: &[u8]) -> Outcome<*mut PyObject> {
+    fn construct(
+        &mut self,
+        code: &CodeStep<'_>,
+        parts: &CodeParts,
+        bytecode: *mut PyObject,
+        kinds: &[u8],
+    ) -> Outcome<*mut PyObject> {
         let number = |field: Field| code.numbers[field as usize];
         let py = self.py;
         // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
@@ -915,7 +911,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 names.iter().zip(kinds).filter(|(_, kind)| **kind & 0x20 != 0).count() as i32,
                 number(Field::StackSize),
                 number(Field::Flags),
-                parts.tables[0],
+                bytecode,
                 parts.consts,
                 parts.names,
                 locals.as_ptr(),
@@ -925,8 +921,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 parts.name,
                 parts.qualname,
                 number(Field::FirstLineNo),
+                parts.tables[1],
                 parts.tables[2],
-                parts.tables[3],
             );
             if made.is_null() {
                 return Ok(made);
@@ -940,7 +936,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 return Err(Failure::new(Why::NotConstructible));
             }
             if bytes_of((*head).localspluskinds) != kinds {
-                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(parts.tables[1]));
+                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(parts.tables[0]));
                 ffi::Py_DECREF(theirs);
             }
             Ok(made.into_ptr())
@@ -956,8 +952,8 @@ struct CodeParts {
     name: *mut PyObject,
     qualname: *mut PyObject,
     filename: *mut PyObject,
-    /// Bytecode, if the constructor is to take it, kinds, line table, exception table.
-    tables: [*mut PyObject; 4],
+    /// Kinds, line table, exception table.
+    tables: [*mut PyObject; 3],
 }
 
 impl CodeParts {
@@ -977,22 +973,31 @@ fn refuse(why: &'static str) -> Failure {
     Failure::new(Why::Raised(PyValueError::new_err(why)))
 }
 
+/// Refuses bytecode that CPython cannot read, compare or free safely.
 #[cold]
-fn unsound() -> Failure {
-    refuse("bytecode with an instruction that this Python cannot read back, or that ends inside its caches")
+fn check_sound(python: Version, bytecode: &[u8]) -> Outcome {
+    match caches::is_sound(python, bytecode) {
+        true => Ok(()),
+        false => {
+            Err(refuse("bytecode with an instruction that this Python cannot read back, or that ends inside its caches"))
+        }
+    }
+}
+
+/// Refuses a variable that CPython counts once, and then finds twice: there is no room for it in `co_freevars`.
+#[inline(always)]
+fn check_kinds(kinds: &TableStep<'_>) -> Outcome {
+    // An earlier table was looked at when it came first.
+    if !matches!(kinds.origin, TableOrigin::Earlier(_))
+        && kinds.bytes.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0)
+    {
+        return Err(refuse("a variable that is free, and local or a cell"));
+    }
+    Ok(())
 }
 
 unsafe extern "C" {
     fn _PyLong_FromByteArray(bytes: *const u8, n: usize, little_endian: c_int, is_signed: c_int) -> *mut PyObject;
-}
-
-/// Counts so many references to an object more.
-///
-/// # Safety
-/// It is an object that is not immortal, and as many references are handed out or were given back.
-unsafe fn add_references(object: *mut PyObject, n: isize) {
-    // SAFETY: every object begins with the number of its references.
-    unsafe { *object.cast::<isize>() += n }
 }
 
 /// What is kept, made if it was not needed yet.
@@ -1016,13 +1021,15 @@ unsafe fn bytes_of<'a>(object: *mut PyObject) -> &'a [u8] {
 #[inline(always)]
 fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
     let (code, []) = quickened.as_chunks::<2>() else { return false };
-    let is_strange = |unit: &[u8; 2]| {
+    // In lanes of 16 bits, all arithmetic: 1 for an opcode of a running interpreter.
+    let strange = |unit: &[u8; 2]| {
         let unit = u16::from_le_bytes(*unit);
-        let opcode = unit as u8;
-        (u16::from(opcode) >= VERSION.first_instrumented) & (Some(unit) != VERSION.counter)
-            | (Some(opcode) == VERSION.enter_executor)
+        let opcode = unit & 0xff;
+        let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) >> 8;
+        let is_other = VERSION.counter.map_or(1, |counter| u16::from(unit != counter));
+        is_instrumented & is_other | VERSION.enter_executor.map_or(0, |enter| u16::from(opcode == u16::from(enter)))
     };
-    if code.iter().fold(false, |strange, unit| strange | is_strange(unit)) {
+    if code.iter().fold(0, |found, unit| found | strange(unit)) != 0 {
         return false;
     }
     match code.last_chunk::<{ MOST_UNITS - 1 }>() {
@@ -1063,6 +1070,12 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     }
 
     #[inline(always)]
+    fn expect(&self, hash: u32) {
+        // SAFETY: under the GIL; the borrow ends at once.
+        unsafe { (*self.shared.names.get()).expect(hash) };
+    }
+
+    #[inline(always)]
     fn step(&mut self, step: Checked<Step<'v, '_>>) -> Outcome {
         match step.get() {
             Step::Load(instruction) => {
@@ -1074,7 +1087,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
                 self.push(object)
             }
             Step::Str { text, wide, interned } => self.string(text, wide, interned),
-            Step::Name { op, text, uses } => self.name(op, text, uses),
+            Step::Name(text) => self.name(text),
             Step::Bytes(bytes) => {
                 let object = self.bytes(bytes);
                 self.push(object)

@@ -103,6 +103,20 @@ impl Names {
         None
     }
 
+    /// Has the entry at hand that a hash will be looked for in.
+    #[inline(always)]
+    pub(crate) fn expect(&self, hash: u32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: to prefetch is harmless, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = hash as usize & self.entries.len().wrapping_sub(1);
+            _mm_prefetch::<_MM_HINT_T0>(self.entries.as_ptr().wrapping_add(at).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = hash;
+    }
+
     /// Takes a reference to a str that is not in the table. The hash is [`name_hash`] of its text.
     #[cold]
     pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) {

@@ -5,13 +5,12 @@
 use std::ops::Deref;
 
 use crate::error::Error;
-use crate::isa::{Instruction, Intrinsic, Op};
+use crate::isa::{Instruction, Intrinsic};
 use crate::python::{Derived, Field};
 
 /// Executes each instruction as soon as it is verified: see [`crate::verify::execute`].
 ///
-/// What one instruction demands of those that come later (how often a str is used, that all data is read) is verified
-/// last. Until `execute` returns `Ok`, an executor must be able to drop what it has made.
+/// That all data is read is verified last. Until `execute` returns `Ok`, an executor must be able to drop what it has made.
 pub trait Executor<'v> {
     /// Why it cannot go on.
     type Error: From<Error>;
@@ -24,6 +23,11 @@ pub trait Executor<'v> {
     fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
         let _ = (hash, name, names);
         false
+    }
+
+    /// Told ahead of a hash that [`Self::knows`] will be asked for.
+    fn expect(&self, hash: u32) {
+        let _ = hash;
     }
 
     /// Executes an instruction.
@@ -65,7 +69,7 @@ pub enum Step<'v, 's> {
     Load(Instruction),
     /// The value of this slot, which is below the top.
     Copy(usize),
-    /// MAKE_STRING.
+    /// MAKE_STRING, or one str of MAKE_STRINGS.
     Str {
         /// UTF-8 with surrogates as three bytes.
         text: &'v [u8],
@@ -74,15 +78,8 @@ pub enum Step<'v, 's> {
         /// Whether CPython interned it.
         interned: bool,
     },
-    /// One str of MAKE_STRINGS, MAKE_NAMES or MAKE_IDENTIFIERS.
-    Name {
-        /// Which of them.
-        op: Op,
-        /// ASCII.
-        text: &'v [u8],
-        /// How often it is copied, all in all; 0 for MAKE_STRINGS, which does not say.
-        uses: u32,
-    },
+    /// One str of MAKE_NAMES or MAKE_IDENTIFIERS, in ASCII.
+    Name(&'v [u8]),
     /// MAKE_BYTES.
     Bytes(&'v [u8]),
     /// MAKE_FLOAT: the bits.
@@ -140,6 +137,12 @@ impl Place {
     #[inline]
     pub(super) fn new(slot: u32, is_copied: bool) -> Self {
         Self(slot << 1 | u32::from(is_copied))
+    }
+
+    /// So many slots further up.
+    #[inline]
+    pub(super) fn above(self, n: u32) -> Self {
+        Self(self.0 + (n << 1))
     }
 
     /// The slot, from the bottom.
