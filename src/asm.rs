@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, OPS, Op, Oparg, Section, Table, TextClass};
 use crate::pyc::Header;
-use crate::python::{DERIVED, Field, Python};
+use crate::python::{Field, Python};
 use crate::varint;
 use crate::verify::verify;
 
@@ -88,8 +88,6 @@ struct CodeLines {
     python: Python,
     numbers: Vec<(Field, i32)>,
     tables: Vec<(Field, Place)>,
-    /// Of MAKE_FULL_CODE: what CPython derives, once it is stated.
-    derived: Option<Vec<u32>>,
     is_full: bool,
 }
 
@@ -161,10 +159,8 @@ impl Assembler {
         let Some(code) = &mut self.code else {
             return Err(format!("unknown directive .{}, or no MAKE_CODE stands above it", said(directive)));
         };
-        match directive {
-            "numbers" => return rest.iter().try_for_each(|word| code.number(word)),
-            "derived" if code.is_full => return code.derived(rest),
-            _ => {}
+        if directive == "numbers" {
+            return rest.iter().try_for_each(|word| code.number(word));
         }
         let field = code.python.layout().tables.iter().find(|field| field.name() == directive);
         let Some(field) = field else {
@@ -188,7 +184,7 @@ impl Assembler {
         self.max_depth = self.max_depth.max(self.depth);
         if matches!(op, Op::MakeCode | Op::MakeFullCode) {
             let (numbers, tables, is_full) = (Vec::new(), Vec::new(), op == Op::MakeFullCode);
-            self.code = Some(CodeLines { line: self.line, python, numbers, tables, derived: None, is_full });
+            self.code = Some(CodeLines { line: self.line, python, numbers, tables, is_full });
         }
         self.starts.push((self.instructions.len(), self.line));
         instruction.encode(&mut self.instructions);
@@ -249,13 +245,15 @@ impl Assembler {
                 let mut mask = 0;
                 for (at, word) in rest.iter().enumerate() {
                     let slot = if *word == "pop" { None } else { Some(table_number(word)?) };
-                    match slot {
-                        Some(slot) if is_mask => varint::write(references, slot),
-                        _ if is_mask => {}
-                        slot => varint::write(references, slot.map_or(0, |slot| slot + 1)),
+                    if let Some(slot) = slot.filter(|_| is_mask) {
+                        varint::write(references, slot);
                     }
                     mask |= if is_mask && slot.is_some() { 1 << at } else { 0 };
                     operands.push(slot);
+                }
+                if !is_mask {
+                    let references = &mut self.sections[Section::References as usize];
+                    operands.iter().rev().for_each(|slot| varint::write(references, slot.map_or(0, |slot| slot + 1)));
                 }
                 if is_mask { mask } else { small(rest.len())? }
             }
@@ -334,10 +332,6 @@ impl Assembler {
             }
             table.write(has_caches, &mut self.sections[Section::Counts as usize]);
         }
-        if code.is_full {
-            let derived = code.derived.ok_or("MAKE_FULL_CODE lacks .derived")?;
-            derived.iter().for_each(|number| varint::write(&mut self.sections[Section::Counts as usize], *number));
-        }
         Ok(())
     }
 
@@ -392,16 +386,6 @@ impl CodeLines {
         }
         self.numbers.push((field, number));
         Ok(())
-    }
-
-    /// `co_nlocals=2 co_ncellvars=0 co_nfreevars=0 _co_firsttraceable=0`
-    fn derived(&mut self, rest: &[&str]) -> Parsed {
-        let stated = rest.iter().map(|word| word.split_once('=').unwrap_or((word, "")));
-        if !stated.clone().map(|(name, _)| name).eq(DERIVED) {
-            return Err(format!(".derived takes {}", DERIVED.map(|name| format!("{name}=NUMBER")).join(" ")));
-        }
-        let numbers = stated.map(|(_, digits)| number(digits)).collect::<Parsed<Vec<u32>>>()?;
-        if self.derived.replace(numbers).is_none() { Ok(()) } else { Err(".derived stands twice".to_owned()) }
     }
 
     /// `empty`, `table 12`, `slot 5`, or hexadecimal, which can go on.
@@ -814,9 +798,7 @@ mod tests {
             (".source 1g", "1g is not hexadecimal"),
             (".header 00", "these 1 bytes are no header of a .pyc"),
             (".header a70d0d0a000000000000000000000000", "the header's magic number is 3495, not 3571"),
-            ("MAKE_NAMES 'a'", "MAKE_NAMES says how often each str is used"),
-            ("MAKE_NAMES 'a' 1", "a str says that it is used 1 times, and is used 0 times"),
-            ("MAKE_NAMES 'a' 0\nLOAD_FAST 0", "a str says that it is used 0 times, and is used 1 times"),
+            ("MAKE_NAMES", "MAKE_NAMES 0: the operand is out of range"),
             (".co_code 00", "unknown directive .co_code, or no MAKE_CODE stands above it"),
             (r".module '\ud800'", "a name cannot hold surrogates"),
         ] {
@@ -839,27 +821,6 @@ mod tests {
         let greeting = include_bytes!("../examples/greeting.cpython-313.pyc");
         let Input::Source(source) = Input::read(greeting, None).unwrap() else { unreachable!("it is a .pyc") };
         let initializer = compile(&source, Options { profile: Profile::Load, ..Options::default() }).unwrap();
-        let text = listed(&initializer.encode().unwrap());
-        let with = |from: &str, to: &str| {
-            assert!(text.contains(from), "{text}");
-            let said = said(&text.replacen(from, to, 1));
-            said.split_once(": ").map_or(said.clone(), |(_, why)| why.to_owned())
-        };
-        assert_eq!(
-            with("MAKE_NAMES         'greet' 3", "MAKE_NAMES 'greet' 2"),
-            "a str says that it is used 2 times, and is used 3 times"
-        );
-        assert_eq!(with("co_ncellvars=0", "co_ncellvars=1"), "MAKE_FULL_CODE 57: CPython derives other numbers");
-        assert_eq!(
-            with("_co_firsttraceable=0", "_co_firsttraceable=2"),
-            "MAKE_FULL_CODE 57: CPython derives other numbers"
-        );
-        let names = "co_nlocals=NUMBER co_ncellvars=NUMBER co_nfreevars=NUMBER _co_firsttraceable=NUMBER";
-        assert_eq!(with(".derived co_nlocals=1", ".derived"), format!(".derived takes {names}"));
-        assert_eq!(
-            said(".python 3.13\nMAKE_NAMES 'a' 0\nBUILD_TUPLE 1\nRETURN_VALUE"),
-            "line 3: BUILD_TUPLE 1: it takes a str from the stack that says how often it is copied"
-        );
         assert_eq!(
             said(".python 3.10\nMAKE_FULL_CODE\nRETURN_VALUE"),
             "line 2: MAKE_FULL_CODE needs 7 values and the stack holds 0"

@@ -4,7 +4,7 @@ use crate::caches::has_caches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Op, Section, Table};
-use crate::python::{Derived, Field, Python};
+use crate::python::{Field, Python};
 use crate::varint;
 
 /// The cursors of an image.
@@ -32,12 +32,6 @@ impl<'v> Data<'v> {
     #[inline]
     pub(crate) fn rest(&mut self, section: Section) -> &mut &'v [u8] {
         &mut self.rest[section as usize]
-    }
-
-    /// The names that were not read yet.
-    #[inline]
-    pub(crate) fn names(&self) -> &'v [u8] {
-        self.rest[Section::Names as usize]
     }
 
     #[inline(always)]
@@ -115,11 +109,6 @@ impl<'v> Data<'v> {
         Ok(self.take(Section::Hashes, n_bytes)?.as_chunks().0)
     }
 
-    /// What CPython derives of a code object, as MAKE_FULL_CODE states it.
-    pub(crate) fn derived(&mut self) -> Result<Derived> {
-        self.counts()
-    }
-
     /// Where the operands of an instruction come from, if it says so: a slot, or `None` for the stack.
     pub(crate) fn operands(
         &mut self,
@@ -133,6 +122,8 @@ impl<'v> Data<'v> {
                 for _ in 0..oparg {
                     operands.push(self.reference()?.checked_sub(1));
                 }
+                // They stand there the last first.
+                operands.reverse();
             }
             Op::MakeCode | Op::MakeFullCode => {
                 for at in 0..python.layout().operands.len() {

@@ -18,7 +18,7 @@ use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::key::Sharing;
 use crate::profile::Profile;
-use crate::python::{Field, count_kinds};
+use crate::python::Field;
 use crate::schedule::Schedule;
 use crate::share::{Decision, Shared, fewest_bytes, immediate};
 use crate::varint;
@@ -467,7 +467,7 @@ impl<'g> Emitter<'g> {
         match self.graph.object(id) {
             Object::Tuple(_) if n_copied.is_some() => {
                 let section = &mut self.sections[Section::References as usize];
-                for operand in operands {
+                for operand in operands.iter().rev() {
                     // The number of nothing is 0.
                     varint::write(section, self.place_of[operand.index()].wrapping_add(1));
                 }
@@ -518,9 +518,6 @@ impl<'g> Emitter<'g> {
                 }
             }
         }
-        if is_full {
-            self.derived(id);
-        }
         self.op(if is_full { Op::MakeFullCode } else { Op::MakeCode }, mask);
     }
 
@@ -542,21 +539,6 @@ impl<'g> Emitter<'g> {
         self.dialect.profile.is_for_loaders()
             && python.first_traceable(bytecode).is_some()
             && caches::quicken(python, bytecode, &mut Vec::with_capacity(bytecode.len()))
-    }
-
-    /// Writes what CPython derives of a code object.
-    fn derived(&mut self, id: NodeId) {
-        let (mut kinds, mut first_traceable) = ([0; 3], 0);
-        for (field, bytes) in self.tables(id) {
-            match field {
-                Field::LocalsPlusKinds => kinds = count_kinds(bytes),
-                Field::Code => first_traceable = self.graph.heap.python().first_traceable(bytes).unwrap_or_default(),
-                _ => {}
-            }
-        }
-        for number in kinds.into_iter().chain([first_traceable]) {
-            varint::write(&mut self.sections[Section::Counts as usize], number);
-        }
     }
 
     /// Where a table stands; its bytes go to its section, if they are not on the stack or there already. Empty and

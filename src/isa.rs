@@ -149,7 +149,8 @@ pub enum Oparg {
     Count,
     /// Values made.
     Strings,
-    /// Values, each with a number in [`Section::References`]: 0 takes it from the stack, n + 1 copies slot n.
+    /// Values, each with a number in [`Section::References`]: 0 takes it from the stack, n + 1 copies slot n. The last value
+    /// comes first there, so that a loader meets what it takes from the top down.
     References,
     /// A bit for each operand, the lowest for the first pushed: 1 copies the slot that stands in [`Section::References`],
     /// 0 takes it from the stack.
@@ -347,7 +348,7 @@ instructions! {
     0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
         "As MAKE_NAMES, of constants that look like names, and of names of code objects";
     0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Mask) Pops::Code => 1, Own,
-        "As MAKE_CODE, with the numbers that CPython derives";
+        "As MAKE_CODE, with bytecode as CPython holds it, or without its caches";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
         "Ends with the top as the result; what lies below is dropped";
     0x1f StartCode "START_CODE" (Oparg::Unused) Pops::Fixed(1) => 0, Issue566,

@@ -26,7 +26,7 @@ use crate::data::Data;
 use crate::heap::Str;
 use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Section, Table};
 use crate::literal;
-use crate::python::{DERIVED, Field};
+use crate::python::Field;
 use crate::verify::Verified;
 
 /// Lists an initializer. `header` is the header of its .pyc, empty if it has none.
@@ -65,8 +65,6 @@ pub struct CodeData<'v> {
     pub numbers: Vec<(Field, i32)>,
     /// The tables, in the order of [`crate::python::Layout::tables`].
     pub tables: Vec<(Field, TableData<'v>)>,
-    /// What CPython derives of these, with its names, if it is stated: MAKE_FULL_CODE.
-    pub derived: Vec<(&'static str, u32)>,
 }
 
 /// A table of a code object: a [`Table`] with its bytes.
@@ -193,13 +191,6 @@ impl CodeData<'_> {
             write!(f, " {}={number}", field.name())?;
         }
         writeln!(f)?;
-        if !self.derived.is_empty() {
-            write!(f, "{indent}.derived")?;
-            for (name, number) in &self.derived {
-                write!(f, " {name}={number}")?;
-            }
-            writeln!(f)?;
-        }
         for (field, table) in &self.tables {
             let line = format!("{indent}.{}", field.name());
             match table {
@@ -218,7 +209,7 @@ impl CodeData<'_> {
         Ok(())
     }
 
-    fn json(&self) -> (Value, Value, Value) {
+    fn json(&self) -> (Value, Value) {
         let numbers = self.numbers.iter().map(|(field, number)| (field.name().to_owned(), (*number).into()));
         let tables = self.tables.iter().map(|(field, table)| {
             let table = match table {
@@ -231,8 +222,7 @@ impl CodeData<'_> {
             };
             (field.name().to_owned(), table)
         });
-        let derived = self.derived.iter().map(|(name, number)| ((*name).to_owned(), (*number).into()));
-        (Value::Object(numbers.collect()), Value::Object(tables.collect()), Value::Object(derived.collect()))
+        (Value::Object(numbers.collect()), Value::Object(tables.collect()))
     }
 }
 
@@ -249,12 +239,9 @@ impl Row<'_> {
             "value": self.value,
         });
         if let Some(code) = &self.code {
-            let (numbers, tables, derived) = code.json();
+            let (numbers, tables) = code.json();
             row["numbers"] = numbers;
             row["tables"] = tables;
-            if !code.derived.is_empty() {
-                row["derived"] = derived;
-            }
         }
         row
     }
@@ -391,11 +378,7 @@ impl<'v> Rows<'v> {
             (*field, table)
         };
         let tables = layout.tables.iter().map(&mut table).collect();
-        let derived = match op {
-            Op::MakeFullCode => DERIVED.into_iter().zip(self.data.derived().expect(VERIFIED)).collect(),
-            _ => Vec::new(),
-        };
-        CodeData { numbers, tables, derived }
+        CodeData { numbers, tables }
     }
 
     /// Does to the stack of summaries what the instruction does to the stack. Gives the summary to show.

@@ -221,9 +221,6 @@ pub(crate) struct Opcodes {
 /// traced, in units of two bytes.
 pub type Derived = [u32; 4];
 
-/// What they are called, those that Python code cannot see with an underscore.
-pub(crate) const DERIVED: [&str; 4] = ["co_nlocals", "co_ncellvars", "co_nfreevars", "_co_firsttraceable"];
-
 /// How many of the variables of these kinds are local, cells, and free.
 ///
 /// Source: CPython `Objects/codeobject.c`, `get_localsplus_counts`.

@@ -109,23 +109,23 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
 struct Classes {
     /// By node: whether a code object uses it as a name.
     is_name: Vec<bool>,
-    /// By node: whether it is a constant that looks like a name, or the name or qualified name of a code object.
+    /// By node: whether it is the name or qualified name of a code object, or looks like a name where a constant holds it.
     is_identifier: Vec<bool>,
 }
 
 impl Classes {
     fn new(graph: &Graph<'_, '_>) -> Self {
         let mut classes = Self { is_name: vec![false; graph.len()], is_identifier: vec![false; graph.len()] };
-        let looks_like_a_name =
-            |id: &NodeId| matches!(graph.object(*id), Object::Str(text) if text.is_identifier_like());
+        for id in graph.ids() {
+            classes.is_identifier[id.index()] =
+                matches!(graph.object(id), Object::Str(text) if text.is_identifier_like());
+        }
         for id in graph.ids().filter(|id| matches!(graph.object(*id), Object::Code(_))) {
             for (field, &operand) in graph.heap.python().layout().operands.iter().zip(graph.operands(id)) {
                 let items = graph.operands(operand).iter();
                 match field.kind() {
                     FieldKind::Names => items.for_each(|name| classes.is_name[name.index()] = true),
-                    FieldKind::Tuple => items
-                        .filter(|item| looks_like_a_name(item))
-                        .for_each(|item| classes.is_identifier[item.index()] = true),
+                    FieldKind::Tuple => {}
                     _ => classes.is_identifier[operand.index()] |= matches!(field, Field::Name | Field::QualName),
                 }
             }

@@ -7,12 +7,12 @@
 //! - Every byte of data is there, is read by exactly one instruction, and is in the form that the emitter writes.
 //! - MAKE_CODE's operands have the types, its tables the lengths, and its numbers the ranges that CPython demands.
 //! - What is put into a set, or is a key, has a hash.
-//! - Hashes are those of the names; the derived numbers of MAKE_FULL_CODE are what CPython would derive.
+//! - Hashes are those of the names.
 //! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
 
 mod step;
 
-pub use step::{Checked, CodeStep, Executor, Operands, Place, Step, TableOrigin, TableStep};
+pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 
 use crate::caches::{self, has_caches};
 use crate::common;
@@ -70,6 +70,13 @@ impl<'a> Verified<'a> {
     }
 }
 
+/// A place on the stack.
+#[derive(Debug, Clone, Copy)]
+struct Slot<O> {
+    object: O,
+    value: Value,
+}
+
 /// What is known of a value on the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Value {
@@ -115,11 +122,13 @@ struct Traits {
 impl Traits {
     const OF_NONE: Self = Self { all: !0, depth: 0 };
 
-    fn of(values: impl Iterator<Item = Value>) -> Self {
-        values.fold(Self::OF_NONE, |Self { all, depth }, value| Self {
-            all: all & value.traits,
-            depth: depth.max(value.depth),
-        })
+    fn of<O: Copy>(slots: &[Slot<O>]) -> Self {
+        slots.iter().fold(Self::OF_NONE, |traits, slot| traits.and(slot.value))
+    }
+
+    #[inline(always)]
+    fn and(self, value: Value) -> Self {
+        Self { all: self.all & value.traits, depth: self.depth.max(value.depth) }
     }
 
     /// What holds the values: it has the traits of `own`, as far as all of them have those that are `inherited`.
@@ -127,6 +136,15 @@ impl Traits {
     fn holder(self, own: u16, inherited: u16) -> Value {
         Value { traits: own & (self.all | !inherited), depth: self.depth.saturating_add(1), len: 0 }
     }
+}
+
+/// The operands of a code object.
+struct Operands<O, const N: usize> {
+    slots: [Slot<O>; N],
+    /// Where those begin that are taken from the stack.
+    base: usize,
+    /// By bit: to which of the others there are new references.
+    retained: u32,
 }
 
 /// Where bytecode is.
@@ -186,35 +204,69 @@ impl Value {
 /// What does not hold of the invariants, with its byte and the part of the image it is in.
 pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
     let mut verifier = Verifier::new(&image, Nothing)?;
-    verifier.keeps_plain = true;
-    let starts = verifier.run(image.max_stack)?;
-    let Verifier { python, n_objects, n_items, restored, restored_ends, .. } = verifier;
+    let (_, starts) = verifier.run(image.max_stack)?;
+    let (n_objects, n_items) = (verifier.n_objects, verifier.n_items);
+    let (restored, restored_ends) =
+        (std::mem::take(&mut verifier.restored), std::mem::take(&mut verifier.restored_ends));
+    let python = verifier.python;
+    drop(verifier);
     Ok(Verified { python, n_objects, n_items, restored, restored_ends, starts, image })
 }
 
-/// Verifies an image, and gives each instruction to an executor as soon as it is verified. Of quickened bytecode it is not
-/// verified that its caches are those of a new code object: what else they may be changes how fast it runs, and nothing else.
+/// Verifies an image, and has an executor make the value of each instruction as soon as it is verified: the result, and
+/// whether the image ends in START_CODE. Of quickened bytecode it is not verified that its caches are those of a new code
+/// object: what else they may be changes how fast it runs, and nothing else.
 ///
 /// # Errors
 /// As [`verify`], and those of the executor.
-pub fn execute<'v, E: Executor<'v>>(image: &'v Image<'_>, executor: E) -> std::result::Result<E, E::Error> {
-    let mut verifier = Verifier::new(image, executor)?;
-    verifier.run(image.max_stack)?;
-    Ok(verifier.executor)
+pub fn execute<'v, E: Executor<'v>>(
+    image: &'v Image<'_>,
+    executor: E,
+) -> std::result::Result<(E::Object, bool), E::Error> {
+    Verifier::new(image, executor)?.run(image.max_stack)
 }
 
 /// Executes nothing.
 struct Nothing;
 
-impl Executor<'_> for Nothing {
+impl<'v> Executor<'v> for Nothing {
+    type Object = ();
     type Error = Error;
 
-    fn step(&mut self, _: Checked<Step<'_, '_>>) -> Result<()> {
+    const KEEPS_PLAIN: bool = true;
+
+    fn known_name(&mut self, _: u32, _: u32, _: &'v [u8]) -> Option<()> {
+        None
+    }
+
+    fn new_name(&mut self, _: Checked<&'v [u8]>, _: u32) -> Result<((), bool)> {
+        Ok(((), false))
+    }
+
+    fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Result<Option<()>> {
+        Ok((0..items.n()).try_for_each(|_| items.next_back()))
+    }
+
+    fn code(&mut self, _: &Checked<CodeStep<'_, ()>>) -> Result<()> {
         Ok(())
     }
+
+    fn value(&mut self, _: Checked<Step<'v, '_, ()>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn fill(&mut self, _: Checked<Fill<'_, ()>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn retain((): ()) {}
+
+    fn release((): ()) {}
 }
 
-struct Verifier<'v, E> {
+type Outcome<'v, E, T = ()> = std::result::Result<T, <E as Executor<'v>>::Error>;
+
+struct Verifier<'v, E: Executor<'v>> {
     python: Python,
     layout: &'static Layout,
     /// By operand of MAKE_CODE: the traits that it must have, and those that it has if all is interned that CPython interns.
@@ -222,21 +274,19 @@ struct Verifier<'v, E> {
     instructions: &'v [u8],
     data: Data<'v>,
     executor: E,
-    /// Whether bytecode is also wanted as it stands in marshal.
-    keeps_plain: bool,
     /// Where the instruction begins.
     at: usize,
-    stack: Vec<Value>,
+    stack: Vec<Slot<E::Object>>,
+    /// So many slots at the bottom hold names that are immortal.
+    n_immortal: usize,
     reached: usize,
-    /// Where the operands of the instruction are, if it says so itself.
-    places: Vec<Place>,
     /// The bytes that were on the stack.
     bytes: Vec<&'v [u8]>,
     /// The pieces of bytecode that stand in the data, by number.
     bytecodes: Vec<Bytecode<'v>>,
     /// By section of tables: the others that stand there, by number.
     tables: [Vec<&'v [u8]>; Section::ALL.len()],
-    /// Of the tables of kinds that MAKE_FULL_CODE named: how many variables are of each.
+    /// Of the tables of kinds that MAKE_FULL_CODE named again: how many variables are of each.
     kind_counts: Vec<Option<[u32; 3]>>,
     /// Bytecode whose caches were left out, whole.
     restored: Vec<u8>,
@@ -246,9 +296,17 @@ struct Verifier<'v, E> {
     n_items: usize,
 }
 
+impl<'v, E: Executor<'v>> Drop for Verifier<'v, E> {
+    fn drop(&mut self) {
+        self.stack[self.n_immortal..].iter().for_each(|slot| E::release(slot.object));
+    }
+}
+
 impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn new(image: &'v Image<'_>, executor: E) -> Result<Self> {
         let python = image.python()?;
+        // Of code objects, there is one for a dozen instructions.
+        let n_expected = image.instructions.len() / 24;
         Ok(Self {
             python,
             layout: python.layout(),
@@ -256,16 +314,16 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             instructions: &image.instructions,
             data: Data::new(image),
             executor,
-            keeps_plain: false,
             at: 0,
             // What the header states is believed only as far as the instructions can reach.
             stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
+            n_immortal: 0,
             reached: 0,
-            places: Vec::new(),
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
-            bytecodes: Vec::new(),
-            tables: Default::default(),
+            bytecodes: Vec::with_capacity(n_expected),
+            tables: Section::ALL
+                .map(|section| Vec::with_capacity(if section == Section::LineTables { n_expected } else { 0 })),
             kind_counts: Vec::new(),
             restored: Vec::new(),
             restored_ends: Vec::new(),
@@ -274,20 +332,24 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         })
     }
 
-    /// Whether the end is START_CODE.
-    fn run(&mut self, max_stack: u32) -> std::result::Result<bool, E::Error> {
+    /// The result, and whether the end is START_CODE.
+    fn run(&mut self, max_stack: u32) -> Outcome<'v, E, (E::Object, bool)> {
         let starts = loop {
             let (instruction, next) =
                 Instruction::decode(self.instructions, self.at).map_err(|error| error.inside("the instructions"))?;
-            self.step(instruction)?;
-            self.reached = self.reached.max(self.stack.len());
-            if matches!(instruction.op, Op::StartCode | Op::ReturnValue) {
-                if next != self.instructions.len() {
-                    let why = "instructions follow the end";
-                    return Err(Error::at(ErrorKind::BadEnd(why), next).inside("the instructions").into());
+            match instruction.op {
+                Op::BuildTupleFrom => self.tuple_from(instruction)?,
+                Op::MakeFullCode => self.full_code(instruction)?,
+                Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction)?,
+                Op::MakeString => self.text(instruction)?,
+                Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => self.strings(instruction)?,
+                Op::ReturnValue | Op::StartCode => {
+                    self.check_result(instruction, next)?;
+                    break instruction.op == Op::StartCode;
                 }
-                break instruction.op == Op::StartCode;
+                _ => self.any(instruction)?,
             }
+            self.reached = self.reached.max(self.stack.len());
             self.at = next;
         };
         self.data.check_end()?;
@@ -295,39 +357,65 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if reached != max_stack {
             return Err(Error::from(ErrorKind::WrongStack { stated: max_stack, reached }).into());
         }
-        Ok(starts)
+        let result = self.stack.pop().expect("the result is there").object;
+        // An immortal name is worth as much as a reference to it.
+        self.n_immortal = self.n_immortal.min(self.stack.len());
+        Ok((result, starts))
+    }
+
+    /// RETURN_VALUE and START_CODE.
+    fn check_result(&self, instruction: Instruction, next: usize) -> Result<()> {
+        self.check_operand(instruction)?;
+        match self.stack.last() {
+            None => Err(self.underflow(instruction, 1)),
+            Some(top) if instruction.op == Op::StartCode && !top.value.has(CODE) => {
+                Err(self.wrong(instruction, "the top is no code object"))
+            }
+            Some(_) if next != self.instructions.len() => {
+                let why = "instructions follow the end";
+                Err(Error::at(ErrorKind::BadEnd(why), next).inside("the instructions"))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     #[inline]
-    fn execute(&mut self, step: Step<'v, '_>) -> std::result::Result<(), E::Error> {
-        self.executor.step(Checked::new(step))
+    fn make(&mut self, step: Step<'v, '_, E::Object>) -> Outcome<'v, E, E::Object> {
+        self.executor.value(Checked::new(step))
     }
 
     #[inline(always)]
-    fn step(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
-        match instruction.op {
-            Op::BuildTupleFrom => self.tuple_from(instruction),
-            Op::MakeFullCode => self.full_code(instruction),
-            Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction),
-            Op::MakeString => self.text(instruction),
-            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => self.strings(instruction),
-            _ => self.any(instruction),
-        }
+    fn push(&mut self, object: E::Object, value: Value) {
+        self.n_objects += 1;
+        self.stack.push(Slot { object, value });
+    }
+
+    /// Forgets the values from `base` on: others have taken their references over.
+    #[inline(always)]
+    fn taken(&mut self, base: usize) {
+        self.stack.truncate(base);
+        self.n_immortal = self.n_immortal.min(base);
     }
 
     /// Any instruction that loaders do not meet often.
-    fn any(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+    #[inline(never)]
+    fn any(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         let Instruction { op, oparg } = instruction;
         self.check_operand(instruction)?;
-        let needed = self.needed(instruction)?;
-        if needed > self.stack.len() as u64 {
-            return Err(self.underflow(instruction, needed).into());
+        if op == Op::MakeCode {
+            return self.code(instruction);
         }
-        let n = oparg as usize;
-        let base = self.stack.len() - needed as usize;
-        let value = match op {
+        let needed = instruction.pops(&[]);
+        let Some(base) = usize::try_from(needed).ok().and_then(|needed| self.stack.len().checked_sub(needed)) else {
+            return Err(self.underflow(instruction, needed).into());
+        };
+        let operands = &self.stack[base..];
+        let values = Values(operands);
+        let traits = Traits::of(operands);
+        let (step, value) = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
             Op::BuildTupleFrom
+            | Op::MakeCode
             | Op::MakeFullCode
             | Op::LoadInt
             | Op::LoadChar
@@ -336,220 +424,184 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             | Op::MakeString
             | Op::MakeStrings
             | Op::MakeNames
-            | Op::MakeIdentifiers => unreachable!("a step of their own"),
-            Op::LoadFast => {
-                let value = self.copy(instruction, n)?;
-                self.execute(Step::Copy(n))?;
-                value
-            }
+            | Op::MakeIdentifiers
+            | Op::ReturnValue
+            | Op::StartCode => unreachable!("it has a function of its own"),
+            Op::LoadFast => return Ok(self.copy(instruction, oparg as usize)?),
             Op::Copy => {
                 let slot = self.reach(instruction, self.stack.len())?;
-                let value = self.copy(instruction, slot)?;
-                self.execute(Step::Copy(slot))?;
-                value
+                return Ok(self.copy(instruction, slot)?);
             }
+            Op::ListAppend | Op::MapAdd => return self.fill(instruction, base),
             Op::MakeStringUtf8 | Op::MakeStringInterned | Op::MakeStringInternedUtf8 => return self.text(instruction),
             Op::MakeBytes => {
                 let bytes = self.data.take(Section::Bytes, oparg)?;
                 self.bytes.push(bytes);
                 let len = u32::try_from(self.bytes.len() - 1).map_err(|_| Error::from(ErrorKind::TooLarge))?;
-                self.execute(Step::Bytes(bytes))?;
-                Value { len, ..Value::leaf(BYTES) }
+                (Step::Bytes(bytes), Value { len, ..Value::leaf(BYTES) })
             }
-            Op::MakeFloat => {
-                let bits = self.data.float()?;
-                self.execute(Step::Float(bits))?;
-                Value::leaf(FLOAT)
-            }
+            Op::MakeFloat => (Step::Float(self.data.float()?), Value::leaf(FLOAT)),
             Op::MakeLong => {
-                let bytes = self.long(instruction)?;
-                self.execute(Step::Long(bytes))?;
-                Value::leaf(0)
+                let bytes = self.data.take(Section::Numbers, oparg)?;
+                if !is_shortest(bytes) {
+                    return Err(self.wrong(instruction, "fewer bytes hold the int").into());
+                }
+                (Step::Long(bytes), Value::leaf(0))
             }
             Op::BuildTuple => {
-                let value = tuple(Traits::of(self.stack[base..].iter().copied()), n);
-                self.execute(Step::Tuple { operands: Operands::Top(n), holds_collectable: !value.has(UNTRACKED) })?;
-                value
+                let value = tuple(traits, operands.len());
+                (Step::Tuple { items: values, holds_collectable: !value.has(UNTRACKED) }, value)
             }
-            Op::BuildList => {
-                let traits = Traits::of(self.stack[base..].iter().copied());
-                self.execute(Step::List(n))?;
-                traits.holder(LIST | SETTLED | STALE, 0)
-            }
+            Op::BuildList => (Step::List(values), traits.holder(LIST | SETTLED | STALE, 0)),
             Op::BuildSet => {
-                self.check_hashable(&self.stack[base..], 1, "a set item")?;
-                let traits = Traits::of(self.stack[base..].iter().copied());
-                self.execute(Step::Set(n))?;
-                traits.holder(SETTLED | STALE, SETTLED)
+                self.check_hashable(operands, 1, "a set item")?;
+                (Step::Set(values), traits.holder(SETTLED | STALE, SETTLED))
             }
             Op::BuildMap => {
-                self.check_hashable(&self.stack[base..], 2, "a dict key")?;
-                let traits = Traits::of(self.stack[base..].iter().copied());
-                self.execute(Step::Map(n))?;
+                self.check_hashable(operands, 2, "a dict key")?;
                 let freezable = if traits.all & HASHABLE != 0 { FREEZABLE } else { 0 };
-                traits.holder(DICT | SETTLED | freezable, SETTLED)
+                (Step::Map(values), traits.holder(DICT | SETTLED | freezable, SETTLED))
             }
-            Op::BuildSlice => {
-                let traits = Traits::of(self.stack[base..].iter().copied());
-                self.execute(Step::Slice)?;
-                traits.holder(HASHABLE | SETTLED | STALE, HASHABLE | SETTLED)
-            }
-            Op::ListAppend | Op::MapAdd => {
-                let slot = self.reach(instruction, base)?;
-                if !self.stack[slot].has(if op == Op::ListAppend { LIST } else { DICT }) {
-                    return Err(self.wrong(instruction, "the value it reaches has another type").into());
-                }
-                if op == Op::MapAdd {
-                    self.check_hashable(&self.stack[base..], 2, "a dict key")?;
-                    self.stack[slot].share();
-                }
-                self.execute(if op == Op::ListAppend { Step::Append(slot) } else { Step::Add(slot) })?;
-                self.n_items += needed as usize;
-                self.stack.truncate(base);
-                return Ok(());
-            }
+            Op::BuildSlice => (Step::Slice(values), traits.holder(HASHABLE | SETTLED | STALE, HASHABLE | SETTLED)),
             Op::CallIntrinsic1 | Op::CallIntrinsic2 => {
-                let value = self.intrinsic(instruction, base)?;
-                self.execute(Step::Intrinsic(Intrinsic::ALL[n]))?;
-                value
-            }
-            Op::MakeCode => {
-                let places = std::mem::take(&mut self.places);
-                let value = self.code(instruction, base, &places)?;
-                self.places = places;
-                value
-            }
-            Op::ReturnValue => return self.execute(Step::Return),
-            Op::StartCode => {
-                if !self.stack[base].has(CODE) {
-                    return Err(self.wrong(instruction, "the top is no code object").into());
-                }
-                return self.execute(Step::Start);
+                let value = self.intrinsic(instruction, operands)?;
+                (Step::Intrinsic(Intrinsic::ALL[oparg as usize], values), value)
             }
         };
-        self.n_objects += usize::from(!matches!(op, Op::LoadFast | Op::Copy));
-        self.n_items += (needed as usize).max(self.places.len());
-        self.stack.truncate(base);
-        self.stack.push(value);
+        let n_items = operands.len();
+        let object = self.executor.value(Checked::new(step))?;
+        self.n_items += n_items;
+        self.taken(base);
+        self.push(object, value);
+        Ok(())
+    }
+
+    /// LIST_APPEND and MAP_ADD.
+    fn fill(&mut self, instruction: Instruction, base: usize) -> Outcome<'v, E> {
+        let is_list = instruction.op == Op::ListAppend;
+        let slot = self.reach(instruction, base)?;
+        if !self.stack[slot].value.has(if is_list { LIST } else { DICT }) {
+            return Err(self.wrong(instruction, "the value it reaches has another type").into());
+        }
+        if !is_list {
+            self.check_hashable(&self.stack[base..], 2, "a dict key")?;
+            self.stack[slot].value.share();
+        }
+        let (container, values) = (self.stack[slot].object, Values(&self.stack[base..]));
+        let fill = if is_list { Fill::Append(container, values) } else { Fill::Add(container, values) };
+        self.executor.fill(Checked::new(fill))?;
+        self.n_items += self.stack.len() - base;
+        self.taken(base);
         Ok(())
     }
 
     /// LOAD_INT, LOAD_CHAR, LOAD_COMMON_CONST, LOAD_COMMON_NAME.
     #[inline(always)]
-    fn load(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+    fn load(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         if instruction.oparg > 0xff || instruction.op == Op::LoadCommonConst {
             self.check_operand(instruction)?;
         }
-        self.execute(Step::Load(instruction))?;
-        self.n_objects += 1;
-        self.stack.push(load(instruction));
+        let object = self.make(Step::Load(instruction))?;
+        self.push(object, load(instruction));
         Ok(())
     }
 
     /// BUILD_TUPLE_FROM.
     #[inline(always)]
-    fn tuple_from(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
-        let n = instruction.oparg as usize;
-        let rest = *self.data.rest(Section::References);
+    fn tuple_from(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+        let (n, references) = (instruction.oparg as usize, *self.data.rest(Section::References));
         // Each takes a byte at least.
-        if n > rest.len() {
+        if n > references.len() {
             return Err(self.data.bad_varint(Section::References).into());
         }
-        if self.places.len() < n {
-            self.places.resize(n, Place::new(0, false));
-        }
-        let stack = &self.stack[..];
-        let (mut all, mut n_taken, mut at) = (!0, 0, 0);
-        for place in &mut self.places[..n] {
-            let Some((reference, after)) = varint::next(rest, at) else {
-                return Err(self.data.bad_varint(Section::References).into());
-            };
-            at = after;
-            *place = match stack.get((reference as usize).wrapping_sub(1)) {
-                Some(value) => {
-                    all &= value.traits;
-                    Place::new(reference - 1, true)
-                }
-                None if reference == 0 => {
-                    n_taken += 1;
-                    // Counted from the first that is taken.
-                    Place::new(n_taken - 1, false)
-                }
-                None => return Err(self.underflow(instruction, u64::from(reference)).into()),
-            };
-        }
-        *self.data.rest(Section::References) = &rest[at..];
-        let Some(base) = stack.len().checked_sub(n_taken as usize) else {
-            return Err(self.underflow(instruction, u64::from(n_taken)).into());
+        let mut items: Items<'_, 'v, E> = Items {
+            n,
+            references,
+            at: 0,
+            stack: &self.stack,
+            base: self.stack.len(),
+            n_immortal: self.n_immortal,
+            traits: Traits::OF_NONE,
         };
-        if n_taken > 0 {
-            for place in &mut self.places[..n] {
-                let is_taken = u32::from(!place.is_copied());
-                *place = place.above(base as u32 * is_taken);
-                all &= stack[place.slot()].traits;
-            }
-        }
-        if all & STALE == 0 {
+        let made = self.executor.tuple(&mut items);
+        let Items { at, base, traits, .. } = items;
+        let Some(object) = made? else { return Err(self.wrong_reference(instruction, at).into()) };
+        if traits.all & STALE == 0 {
             self.share_copied(n);
         }
-        let stack = &self.stack[..];
-        let depth = match all & LEAF {
-            0 => self.places[..n].iter().map(|place| stack[place.slot()].depth).max().unwrap_or_default(),
-            _ => 0,
-        };
-        let value = tuple(Traits { all, depth }, n);
-        let operands = Operands::Mixed { base, places: &self.places[..n] };
-        self.executor.step(Checked::new(Step::Tuple { operands, holds_collectable: !value.has(UNTRACKED) }))?;
-        self.n_objects += 1;
+        *self.data.rest(Section::References) = &references[at..];
         self.n_items += n;
-        self.stack.truncate(base);
-        self.stack.push(value);
+        self.taken(base);
+        self.push(object, tuple(traits, n));
         Ok(())
-    }
-
-    /// How many values it takes from the stack. Of MAKE_CODE, finds where its operands are.
-    fn needed(&mut self, instruction: Instruction) -> Result<u64> {
-        if instruction.op != Op::MakeCode {
-            self.places.clear();
-            return Ok(instruction.pops(&[]));
-        }
-        let n = self.layout.operands.len();
-        self.places.resize(n, Place::new(0, false));
-        let mut places = std::mem::take(&mut self.places);
-        let n_taken = self.find(instruction, &mut places);
-        self.places = places;
-        n_taken
-    }
-
-    /// Finds the operands of a code object: those that its mask names are copied. How many are taken.
-    #[inline(always)]
-    fn find(&mut self, instruction: Instruction, places: &mut [Place]) -> Result<u64> {
-        let height = self.stack.len() as u32;
-        let n_taken = places.len() as u32 - instruction.oparg.count_ones();
-        let Some(mut taken) = height.checked_sub(n_taken) else { return Ok(u64::from(n_taken)) };
-        for (at, place) in places.iter_mut().enumerate() {
-            let is_copied = instruction.oparg >> at & 1 != 0;
-            let slot = match is_copied {
-                true => self.data.reference()?,
-                false => {
-                    taken += 1;
-                    taken - 1
-                }
-            };
-            if slot >= height {
-                return Err(self.underflow(instruction, u64::from(slot) + 1));
-            }
-            *place = Place::new(slot, is_copied);
-        }
-        Ok(u64::from(n_taken))
     }
 
     /// A dict that is copied is fresh no more.
     #[cold]
     fn share_copied(&mut self, n: usize) {
-        for place in self.places[..n].iter().filter(|place| place.is_copied()) {
-            self.stack[place.slot()].share();
+        let (references, mut at) = (*self.data.rest(Section::References), 0);
+        for _ in 0..n {
+            let (reference, after) = varint::next(references, at).expect("it was read before");
+            if let Some(slot) = reference.checked_sub(1) {
+                self.stack[slot as usize].value.share();
+            }
+            at = after;
         }
+    }
+
+    /// What is wrong with the reference that the first `end` bytes of references do not hold any more. What these copied is
+    /// released.
+    #[cold]
+    fn wrong_reference(&mut self, instruction: Instruction, end: usize) -> Error {
+        let (references, mut at, mut n_taken) = (*self.data.rest(Section::References), 0, 0);
+        while at < end {
+            let (reference, after) = varint::next(references, at).expect("it was read before");
+            match reference.checked_sub(1) {
+                Some(slot) if slot as usize >= self.n_immortal => E::release(self.stack[slot as usize].object),
+                Some(_) => {}
+                None => n_taken += 1,
+            }
+            at = after;
+        }
+        match varint::next(references, at) {
+            None => self.data.bad_varint(Section::References),
+            Some((0, _)) => self.underflow(instruction, n_taken + 1),
+            Some((reference, _)) => self.underflow(instruction, u64::from(reference)),
+        }
+    }
+
+    /// Finds the operands of a code object: those that its mask names are copied.
+    #[inline(always)]
+    fn operands<const N: usize>(&mut self, instruction: Instruction) -> Result<Operands<E::Object, N>> {
+        let (height, mask) = (self.stack.len(), instruction.oparg);
+        let n_taken = N - mask.count_ones() as usize;
+        let Some(base) = height.checked_sub(n_taken) else { return Err(self.underflow(instruction, n_taken as u64)) };
+        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1)) };
+        let references = *self.data.rest(Section::References);
+        let (mut operands, mut at, mut taken, mut retained) = ([any; N], 0, base, 0);
+        for (bit, operand) in operands.iter_mut().enumerate() {
+            if mask >> bit & 1 == 0 {
+                *operand = self.stack[taken];
+                taken += 1;
+                continue;
+            }
+            let found = varint::next(references, at);
+            let Some((slot, after)) = found else {
+                Self::release(&operands, retained);
+                return Err(self.data.bad_varint(Section::References));
+            };
+            let Some(found) = self.stack.get(slot as usize) else {
+                Self::release(&operands, retained);
+                return Err(self.underflow(instruction, u64::from(slot) + 1));
+            };
+            (*operand, at) = (*found, after);
+            if slot as usize >= self.n_immortal {
+                E::retain(found.object);
+                retained |= 1 << bit;
+            }
+        }
+        *self.data.rest(Section::References) = &references[at..];
+        Ok(Operands { slots: operands, base, retained })
     }
 
     /// The operand's own range.
@@ -590,16 +642,20 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    fn copy(&mut self, instruction: Instruction, slot: usize) -> Result<Value> {
+    /// LOAD_FAST and COPY.
+    fn copy(&mut self, instruction: Instruction, slot: usize) -> Result<()> {
         let n_slots = slot as u64 + 1;
-        let Some(value) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
-        value.share();
-        let value = *value;
-        Ok(value)
+        let Some(found) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
+        found.value.share();
+        let copied = *found;
+        E::retain(copied.object);
+        self.stack.push(copied);
+        Ok(())
     }
 
     /// MAKE_STRING, of each of its four kinds.
-    fn text(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+    #[inline(always)]
+    fn text(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         let Some(class) = instruction.op.info().text else { unreachable!("MAKE_STRING has a class of text") };
         if instruction.oparg > MAX_OPARG {
             self.check_operand(instruction)?;
@@ -609,9 +665,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if text.is_ascii() == class.wide || class.wide && Str::utf8(text, class.interned).is_err() {
             return Err(self.wrong_text(instruction, section, text).into());
         }
-        self.execute(Step::Str { text, wide: class.wide, interned: class.interned })?;
-        self.n_objects += 1;
-        self.stack.push(Value::str(class.interned, class.interned || !is_name_like(text)));
+        let object = self.make(Step::Str { text, wide: class.wide, interned: class.interned })?;
+        self.push(object, Value::str(class.interned, class.interned || !is_name_like(text)));
         Ok(())
     }
 
@@ -628,48 +683,55 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    fn long(&mut self, instruction: Instruction) -> Result<&'v [u8]> {
-        let bytes = self.data.take(Section::Numbers, instruction.oparg)?;
-        let shortest = match bytes {
-            [] => false,
-            [_] => true,
-            [.., below, top] => !matches!((top, below >> 7), (0, 0) | (0xff, 1)),
-        };
-        if shortest { Ok(bytes) } else { Err(self.wrong(instruction, "fewer bytes hold the int")) }
-    }
-
     /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
-    fn strings(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
+    fn strings(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         let Instruction { op, oparg } = instruction;
         if oparg == 0 || oparg > MAX_OPARG {
             self.check_operand(instruction)?;
         }
-        let n = oparg as usize;
-        if op.has_hashes() {
-            let hashes = self.data.hashes(oparg)?;
-            for (at, hash) in hashes.iter().enumerate() {
-                if let Some(later) = hashes.get(at + AHEAD) {
-                    self.executor.expect(u32::from_le_bytes(*later));
-                }
-                let (hash, names) = (u32::from_le_bytes(*hash), self.data.names());
-                let text = self.data.text()?;
-                // A name that is known is ASCII.
-                if !self.executor.knows(hash, text, names) {
-                    self.check_name(instruction, text, hash)?;
-                }
-                self.execute(Step::Name(text))?;
-            }
-        } else {
-            for _ in 0..n {
+        let value = Value::str(true, true);
+        if !op.has_hashes() {
+            for _ in 0..oparg {
                 let text = self.data.text()?;
                 if !text.is_ascii() {
                     return Err(self.wrong(instruction, "the text is not ASCII").into());
                 }
-                self.execute(Step::Str { text, wide: false, interned: true })?;
+                let object = self.make(Step::Str { text, wide: false, interned: true })?;
+                self.push(object, value);
             }
+            return Ok(());
         }
-        self.stack.resize(self.stack.len() + n, Value::str(true, true));
-        self.n_objects += n;
+        let hashes = self.data.hashes(oparg)?;
+        let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
+        let (mut at_count, mut at_name) = (0, 0);
+        self.stack.reserve(hashes.len());
+        for (at, hash) in hashes.iter().enumerate() {
+            if let Some(later) = hashes.get(at + AHEAD) {
+                self.executor.expect(u32::from_le_bytes(*later));
+            }
+            let hash = u32::from_le_bytes(*hash);
+            let Some((len, after)) = varint::next(counts, at_count) else {
+                return Err(self.data.bad_varint(Section::Counts).into());
+            };
+            let names = &names[at_name..];
+            if len as usize > names.len() {
+                return Err(self.data.cut_short(Section::Names, len).into());
+            }
+            (at_count, at_name) = (after, at_name + len as usize);
+            // A name that is known is ASCII.
+            let (object, is_immortal) = match self.executor.known_name(hash, len, names) {
+                Some(object) => (object, E::NAMES_ARE_IMMORTAL),
+                None => {
+                    let text = &names[..len as usize];
+                    self.check_name(instruction, text, hash)?;
+                    self.executor.new_name(Checked::new(text), hash)?
+                }
+            };
+            self.n_immortal += usize::from(is_immortal && self.n_immortal == self.stack.len());
+            self.push(object, value);
+        }
+        *self.data.rest(Section::Counts) = &counts[at_count..];
+        *self.data.rest(Section::Names) = &names[at_name..];
         Ok(())
     }
 
@@ -684,31 +746,31 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     }
 
     /// Refuses items and keys that have no hash, or that nest deeper than the executor can hash.
-    fn check_hashable(&self, values: &[Value], step: usize, role: &'static str) -> Result<()> {
-        if let Some(value) = values.iter().step_by(step).find(|value| !value.has(HASHABLE)) {
+    fn check_hashable(&self, slots: &[Slot<E::Object>], step: usize, role: &'static str) -> Result<()> {
+        let values = slots.iter().step_by(step).map(|slot| slot.value);
+        if let Some(value) = values.clone().find(|value| !value.has(HASHABLE)) {
             let what = if value.has(TUPLE) { "tuple" } else { value.name() };
             return Err(Error::at(ErrorKind::Unhashable { what, role }, self.at).inside("the instructions"));
         }
-        match values.iter().step_by(step).find(|value| value.depth > E::MAX_DEPTH) {
+        match values.clone().find(|value| value.depth > E::MAX_DEPTH) {
             None => Ok(()),
             Some(_) => Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions")),
         }
     }
 
-    fn intrinsic(&self, instruction: Instruction, base: usize) -> Result<Value> {
-        let values = &self.stack[base..];
-        let traits = Traits::of(values.iter().copied());
+    fn intrinsic(&self, instruction: Instruction, operands: &[Slot<E::Object>]) -> Result<Value> {
+        let (traits, first) = (Traits::of(operands), operands[0].value);
         let (fits, value) = match Intrinsic::ALL[instruction.oparg as usize] {
             Intrinsic::MakeComplex => (traits.all & FLOAT != 0, Value::leaf(0)),
             Intrinsic::MakeFrozenSet => {
-                if values[0].has(TUPLE) {
-                    self.check_hashable(values, 1, "a set item")?;
+                if first.has(TUPLE) {
+                    self.check_hashable(operands, 1, "a set item")?;
                 }
-                (values[0].has(TUPLE), traits.holder(HASHABLE | SETTLED | STALE, SETTLED))
+                (first.has(TUPLE), traits.holder(HASHABLE | SETTLED | STALE, SETTLED))
             }
             Intrinsic::MakeFrozenDict => {
-                let hashable = if values[0].has(FREEZABLE) { HASHABLE } else { 0 };
-                let is_fresh = values[0].has(DICT) && !values[0].has(STALE);
+                let hashable = if first.has(FREEZABLE) { HASHABLE } else { 0 };
+                let is_fresh = first.has(DICT) && !first.has(STALE);
                 (is_fresh, traits.holder(hashable | SETTLED | STALE, SETTLED))
             }
         };
@@ -717,30 +779,36 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// MAKE_FULL_CODE: as MAKE_CODE, of the one layout of the versions that have it.
     #[inline(always)]
-    fn full_code(&mut self, instruction: Instruction) -> std::result::Result<(), E::Error> {
-        let (op, python) = (instruction.op, self.python);
-        if instruction.oparg >= 1 << N_OPERANDS || python.first_traceable(&[]).is_none() {
+    fn full_code(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+        if instruction.oparg >= 1 << N_OPERANDS || self.python.first_traceable(&[]).is_none() {
             self.check_operand(instruction)?;
         }
-        let mut places = [Place::new(0, false); N_OPERANDS];
-        let n_taken = self.find(instruction, &mut places)?;
-        let Some(base) = self.stack.len().checked_sub(n_taken as usize) else {
-            return Err(self.underflow(instruction, n_taken).into());
+        self.code_with::<N_OPERANDS>(instruction)
+    }
+
+    #[inline(always)]
+    fn full_code_of(
+        &mut self,
+        instruction: Instruction,
+        operands: &[Slot<E::Object>],
+    ) -> Outcome<'v, E, (E::Object, Value)> {
+        let (op, python) = (instruction.op, self.python);
+        let &[names, consts, variables, name, qualname, filename] = operands else {
+            unreachable!("the versions that have it have so many")
         };
-        let operands = places.map(|place| self.stack[place.slot()]);
-        let [names, consts, variables, name, qualname, filename] = operands;
-        let texts = name.traits & qualname.traits & filename.traits;
-        if names.traits & variables.traits & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
-            return Err(self.wrong_operands(&operands).into());
+        let objects = [names, consts, variables, name, qualname, filename].map(|operand| operand.object);
+        let [names, consts, variables, name, qualname, filename] =
+            [names, consts, variables, name, qualname, filename].map(|operand| operand.value);
+        let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
+        if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
+            return Err(self.wrong_operands(operands).into());
         }
         if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
         }
-        let mut interned = names.traits & variables.traits & (consts.traits | !SETTLED);
-        if python.interns_code_names() {
-            interned &= texts;
-        }
-        let [args, posonly, kwonly, stack_size, flags, first_line, code, kinds, line_table, exception_table, derived @ ..] =
+        let texts = if python.interns_code_names() { texts } else { INTERNED };
+        let is_interned = tuples & texts & INTERNED != 0 && consts.traits & SETTLED != 0;
+        let [args, posonly, kwonly, stack_size, flags, first_line, code, kinds, line_table, exception_table] =
             self.data.counts::<N_COUNTS>()?;
         let (bytecode, origin) = self.bytecode(op, Table::of(code, true, op))?;
         let kinds = self.table(op, Section::Kinds, kinds)?;
@@ -752,9 +820,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Bytecode::Quickened(bytes) => (bytes, true),
             Bytecode::Restored(start, end) => (&self.restored[start..end], false),
         };
-        if derived != [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()] {
-            return Err(self.wrong(instruction, "CPython derives other numbers").into());
-        }
         let mut numbers = [0; Field::COUNT];
         for (field, number) in [
             (Field::ArgCount, args),
@@ -777,23 +842,30 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
         let bytecode = TableStep { bytes, origin, is_quickened };
-        self.executor.step(Checked::new(Step::Code(CodeStep {
+        let tables = [bytecode, kinds, line_table, exception_table];
+        let step = Checked::new(CodeStep {
             numbers: &numbers,
-            operands: Operands::Mixed { base, places: &places },
-            tables: &[bytecode, kinds, line_table, exception_table],
-            derived: Some(derived),
-            is_interned: interned & INTERNED != 0,
-        })))?;
-        self.n_objects += 1;
-        self.n_items += N_OPERANDS;
-        self.stack.truncate(base);
-        self.stack.push(code_value(consts));
-        Ok(())
+            operands: &objects,
+            tables: &tables,
+            derived: [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()],
+            is_interned,
+        });
+        Ok((self.executor.code(&step)?, code_value(consts)))
+    }
+
+    /// Gives up references to operands.
+    #[cold]
+    fn release(operands: &[Slot<E::Object>], retained: u32) {
+        for (bit, operand) in operands.iter().enumerate() {
+            if retained >> bit & 1 != 0 {
+                E::release(operand.object);
+            }
+        }
     }
 
     /// How many variables of each kind there are. Most tables of kinds stand there again and again.
     #[inline(always)]
-    fn count_kinds(&mut self, kinds: &TableStep<'_>) -> [u32; 3] {
+    fn count_kinds(&mut self, kinds: &TableStep<'_, E::Object>) -> [u32; 3] {
         match kinds.origin {
             TableOrigin::Earlier(number) => match self.kind_counts.get(number) {
                 Some(Some(counts)) => *counts,
@@ -812,17 +884,45 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     }
 
     /// MAKE_CODE.
-    fn code(
+    fn code(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+        match self.layout.operands.len() {
+            N_OPERANDS => self.code_with::<N_OPERANDS>(instruction),
+            _ => self.code_with::<N_OLD_OPERANDS>(instruction),
+        }
+    }
+
+    #[inline(always)]
+    fn code_with<const N: usize>(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+        let Operands { slots: operands, base, retained } = self.operands::<N>(instruction)?;
+        let made = match instruction.op {
+            Op::MakeFullCode => self.full_code_of(instruction, &operands),
+            _ => self.code_of(instruction, &operands),
+        };
+        match made {
+            Ok((object, value)) => {
+                self.n_items += N;
+                self.taken(base);
+                self.push(object, value);
+                Ok(())
+            }
+            Err(error) => {
+                Self::release(&operands, retained);
+                Err(error)
+            }
+        }
+    }
+
+    /// The code object of MAKE_CODE.
+    fn code_of(
         &mut self,
         instruction: Instruction,
-        base: usize,
-        places: &[Place],
-    ) -> std::result::Result<Value, E::Error> {
+        operands: &[Slot<E::Object>],
+    ) -> Outcome<'v, E, (E::Object, Value)> {
         let (python, layout) = (self.python, self.layout);
         let mut lens = [0; Field::COUNT];
         let (mut consts, mut not_interned) = (Value::leaf(0), 0);
-        for ((&field, place), &(needed, interned)) in layout.operands.iter().zip(places).zip(&self.operand_traits) {
-            let value = self.stack[place.slot()];
+        for ((&field, operand), &(needed, interned)) in layout.operands.iter().zip(operands).zip(&self.operand_traits) {
+            let value = operand.value;
             if !value.has(needed) {
                 return Err(self.wrong_operand(field, value).into());
             }
@@ -833,7 +933,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 _ => {}
             }
         }
-        let is_interned = not_interned == 0;
         if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
         }
@@ -863,29 +962,31 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Bytecode::Restored(start, end) => &self.restored[start..end],
         };
         lens[Field::Code as usize] = tables[0].bytes.len();
-        let counts = count_kinds(kinds);
+        let [n_locals, n_cells, n_free] = count_kinds(kinds);
         let number = |field: Field| numbers[field as usize];
-        let n_locals = lens[Field::VarNames as usize] + counts[0] as usize;
         let refused = python.refuses_code(number, |field| lens[field as usize]);
-        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_locals)) {
+        let n_all_locals = lens[Field::VarNames as usize] + n_locals as usize;
+        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_all_locals)) {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
-        self.executor.step(Checked::new(Step::Code(CodeStep {
+        let mut objects = [operands[0].object; MAX_OPERANDS];
+        objects.iter_mut().zip(operands).for_each(|(object, operand)| *object = operand.object);
+        let step = Checked::new(CodeStep {
             numbers: &numbers,
-            operands: Operands::Mixed { base, places },
+            operands: &objects[..operands.len()],
             tables: &tables[..layout.tables.len()],
-            derived: None,
-            is_interned,
-        })))?;
-        Ok(code_value(consts))
+            derived: [n_locals, n_cells, n_free, python.first_traceable(tables[0].bytes).unwrap_or_default()],
+            is_interned: not_interned == 0,
+        });
+        Ok((self.executor.code(&step)?, code_value(consts)))
     }
 
     /// Which of the operands of MAKE_FULL_CODE has another type.
     #[cold]
-    fn wrong_operands(&self, operands: &[Value; N_OPERANDS]) -> Error {
+    fn wrong_operands(&self, operands: &[Slot<E::Object>]) -> Error {
         let mut operands = self.layout.operands.iter().zip(operands).zip(&self.operand_traits);
-        match operands.find(|((_, value), (needed, _))| !value.has(*needed)) {
-            Some(((field, value), _)) => self.wrong_operand(*field, *value),
+        match operands.find(|((_, operand), (needed, _))| !operand.value.has(*needed)) {
+            Some(((field, operand), _)) => self.wrong_operand(*field, operand.value),
             None => unreachable!("one of them was refused"),
         }
     }
@@ -903,10 +1004,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Bytecode, and where it comes from.
     #[inline(always)]
-    fn bytecode(&mut self, op: Op, stands: Table) -> Result<(Bytecode<'v>, TableOrigin)> {
+    fn bytecode(&mut self, op: Op, stands: Table) -> Result<(Bytecode<'v>, TableOrigin<E::Object>)> {
         let bytecode = match stands {
             Table::Inline(len) => Bytecode::Plain(self.data.take(Section::Bytecode, len)?),
-            Table::Quickened(len) if !self.keeps_plain => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
+            Table::Quickened(len) if !E::KEEPS_PLAIN => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
             Table::Quickened(len) => {
                 let bytes = self.data.take(Section::Bytecode, len)?;
                 let start = self.restored.len();
@@ -928,8 +1029,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 return Ok((bytecode, TableOrigin::Earlier(number as usize)));
             }
             Table::Slot(slot) => {
-                let bytes = self.bytes_in(op, slot)?;
-                return Ok((Bytecode::Plain(bytes), TableOrigin::Slot(slot as usize)));
+                let (bytes, object) = self.bytes_in(op, slot)?;
+                return Ok((Bytecode::Plain(bytes), TableOrigin::Object(object)));
             }
         };
         let len = match bytecode {
@@ -945,7 +1046,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Another table, and where it comes from.
     #[inline(always)]
-    fn table(&mut self, op: Op, section: Section, number: u32) -> Result<TableStep<'v>> {
+    fn table(&mut self, op: Op, section: Section, number: u32) -> Result<TableStep<'v, E::Object>> {
         let (bytes, origin) = match Table::of(number, false, op) {
             Table::Inline(len) => {
                 let bytes = self.data.take(section, len)?;
@@ -960,16 +1061,19 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 let bytes = bytes.ok_or_else(|| self.no_earlier(op, number))?;
                 (bytes, TableOrigin::Earlier(number as usize))
             }
-            Table::Slot(slot) => (self.bytes_in(op, slot)?, TableOrigin::Slot(slot as usize)),
+            Table::Slot(slot) => {
+                let (bytes, object) = self.bytes_in(op, slot)?;
+                (bytes, TableOrigin::Object(object))
+            }
             Table::Stripped(_) | Table::Quickened(_) => unreachable!("only bytecode has caches"),
         };
         Ok(TableStep { bytes, origin, is_quickened: false })
     }
 
     /// The bytes in a slot.
-    fn bytes_in(&self, op: Op, slot: u32) -> Result<&'v [u8]> {
+    fn bytes_in(&self, op: Op, slot: u32) -> Result<(&'v [u8], E::Object)> {
         match self.stack.get(slot as usize) {
-            Some(value) if value.has(BYTES) => Ok(self.bytes[value.len as usize]),
+            Some(Slot { value, object }) if value.has(BYTES) => Ok((self.bytes[value.len as usize], *object)),
             _ => Err(self.wrong(Instruction { op, oparg: slot }, "no bytes stand in this slot")),
         }
     }
@@ -1010,8 +1114,12 @@ const MAX_TABLES: usize = 4;
 /// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
 const N_OPERANDS: usize = 6;
 
-/// Its numbers in the counts: the fields that are numbers, where each table stands, what CPython derives.
-const N_COUNTS: usize = 6 + MAX_TABLES + 4;
+/// What MAKE_CODE takes before 3.11, and at most.
+const N_OLD_OPERANDS: usize = 7;
+const MAX_OPERANDS: usize = N_OLD_OPERANDS;
+
+/// The numbers of MAKE_FULL_CODE in the counts: the fields that are numbers, where each table stands.
+const N_COUNTS: usize = 6 + MAX_TABLES;
 
 /// Whether CPython interns a constant with this text.
 ///
@@ -1027,6 +1135,15 @@ fn operand_traits(python: Python) -> Vec<(u16, u16)> {
         FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => (TUPLE, SETTLED),
     };
     python.layout().operands.iter().map(of).collect()
+}
+
+/// Whether an int in two's complement takes no fewer bytes.
+fn is_shortest(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => false,
+        [_] => true,
+        [.., below, top] => !matches!((top, below >> 7), (0, 0) | (0xff, 1)),
+    }
 }
 
 /// A code object with these constants.

@@ -271,9 +271,6 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
             );
             code.set_object(field, table);
         }
-        if op == Op::MakeFullCode {
-            self.data.derived().expect(VERIFIED);
-        }
         let base = self.stack.len() - layout.operands.len();
         for (field, operand) in layout.operands.iter().zip(&self.stack[base..]) {
             code.set_object(*field, *operand);

@@ -18,6 +18,8 @@ use std::sync::LazyLock;
 use common::{Example, SHARINGS, announce, at_root, examples, interpreters, lazy_ways, options, refused, text_of};
 use rayon::prelude::*;
 use rehydrate::lazy::{Container, Report};
+use rehydrate::listing::TableData;
+use rehydrate::python::{Field, count_kinds};
 use rehydrate::{
     End, ErrorKind, Initializer, Input, LazyOptions, Options, Profile, Python, Sharing, Source, check, check_lazy,
     marshal,
@@ -409,7 +411,7 @@ fn rewritten_programs_print_what_they_printed() {
 }
 
 #[test]
-fn what_full_code_objects_state_is_what_cpython_derives() {
+fn what_is_derived_of_code_objects_is_what_cpython_derives() {
     let first = Python::new(11).expect("a version");
     for interpreter in INTERPRETERS.iter().filter(|interpreter| interpreter.python >= first) {
         let desk = Desk::new();
@@ -418,12 +420,18 @@ fn what_full_code_objects_state_is_what_cpython_derives() {
         let mut stated = Vec::new();
         for example in interpreter.own(examples(), |example| !example.is_dump() && !example.name.starts_with("erg")) {
             command.arg(desk.put(&example.name, &example.file));
-            let options = Options { profile: Profile::Load, ..Options::default() };
+            let options = Options { profile: Profile::Load, sharing: Sharing::None, ..Options::default() };
             let compiled = rehydrate::compile(&source(&example.file, example.python), options).expect("it compiles");
             let verified = rehydrate::verify(compiled.image).expect("what is compiled is verified");
             for code in rehydrate::disassemble(&verified, &[]).rows().filter_map(|row| row.code) {
-                let numbers: Vec<String> = code.derived.iter().map(|(_, number)| number.to_string()).collect();
-                stated.push(numbers.join(" "));
+                let bytes = |wanted| match code.tables.iter().find(|(field, _)| *field == wanted) {
+                    Some((_, TableData::Inline { bytes, .. })) => *bytes,
+                    other => panic!("without sharing, every table stands where it is needed: {other:?}"),
+                };
+                let [n_locals, n_cells, n_free] = count_kinds(bytes(Field::LocalsPlusKinds));
+                let first_traceable =
+                    example.python.first_traceable(bytes(Field::Code)).expect("a version that has it");
+                stated.push(format!("{n_locals} {n_cells} {n_free} {first_traceable}"));
             }
         }
         assert!(!stated.is_empty(), "{}", interpreter.python);

@@ -1,8 +1,7 @@
 //! Executes initializers into objects of the interpreter, in the pass that verifies them.
 //!
-//! Invariants:
-//! - A slot of the stack holds a reference to its object, but for the names at the bottom, from 3.12 on: those are immortal.
-//! - An executor that is dropped gives all its references back.
+//! Invariant: an object of the verifier's stack is a reference to it, which the verifier releases or hands on; but from 3.12 on,
+//! names are immortal.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
@@ -15,11 +14,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use rehydrate::common::{self, CommonConst};
 use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
-use rehydrate::python::{Derived, Field, Python as Version, count_kinds};
-use rehydrate::verify::{Checked, CodeStep, Executor, Operands, Step, TableOrigin, TableStep};
+use rehydrate::python::{Field, Python as Version};
+use rehydrate::verify::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, caches, verify, vm};
 
-use crate::layout::{AsciiStr, CodeObject, Tuple, VERSION};
+use crate::layout::{AsciiStr, CodeObject, VERSION};
 use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
 use crate::probe::{MOST_UNITS, Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
@@ -205,11 +204,9 @@ fn made<'py, 's>(
     }
     let executed = match &shared.probed.heads {
         Ok(heads) if path == Path::Direct => {
-            verify::execute(image, Machine::<true>::new(py, shared, *heads, image, filename)).map(Machine::finish)
+            verify::execute(image, Machine::<true>::new(py, shared, *heads, image, filename))
         }
-        Ok(heads) => {
-            verify::execute(image, Machine::<false>::new(py, shared, *heads, image, filename)).map(Machine::finish)
-        }
+        Ok(heads) => verify::execute(image, Machine::<false>::new(py, shared, *heads, image, filename)),
         Err(_) => Err(Failure::new(Why::NotConstructible)),
     };
     let (result, starts) = match executed.map_err(|failure| *failure.0) {
@@ -308,12 +305,6 @@ struct Machine<'m, const DIRECT: bool> {
     py: Python<'m>,
     shared: &'static Shared,
     heads: Heads,
-    stack: Vec<*mut PyObject>,
-    /// So many slots at the bottom hold names that are immortal.
-    n_immortal: usize,
-    /// The name that was found for the next [`Step::Name`], and its hash.
-    found: Option<*mut PyObject>,
-    hash: u32,
     /// By section: the tables that have numbers.
     tables: [Vec<*mut PyObject>; Section::ALL.len()],
     scratch: Vec<u8>,
@@ -322,20 +313,12 @@ struct Machine<'m, const DIRECT: bool> {
     filename: Option<*mut PyObject>,
     /// An object whose text is the stated filename.
     replaced: *mut PyObject,
-    starts: bool,
 }
 
 impl<const DIRECT: bool> Drop for Machine<'_, DIRECT> {
     fn drop(&mut self) {
         // SAFETY: the machine holds these references.
-        unsafe {
-            for object in &self.stack[self.n_immortal..] {
-                ffi::Py_DECREF(*object);
-            }
-            for table in self.tables.iter().flatten() {
-                ffi::Py_DECREF(*table);
-            }
-        }
+        self.tables.iter().flatten().for_each(|table| unsafe { ffi::Py_DECREF(*table) });
     }
 }
 
@@ -351,11 +334,11 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             py,
             shared,
             heads,
-            stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() * 4 + 64)),
-            n_immortal: 0,
-            found: None,
-            hash: 0,
-            tables: Default::default(),
+            tables: Section::ALL.map(|section| match section {
+                // Nearly every code object has its own; and there is one for a dozen instructions.
+                Section::LineTables => Vec::with_capacity(image.instructions.len() / 24),
+                _ => Vec::new(),
+            }),
             scratch: Vec::new(),
             stated_filename: &image.filename,
             // The stream's own is interned as marshal's is, so it stays where it is the same.
@@ -363,16 +346,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 .filter(|filename| filename.to_string_lossy() != image.filename)
                 .map(|filename| filename.as_ptr()),
             replaced: ptr::null_mut(),
-            starts: false,
         }
-    }
-
-    /// The result, and whether it is to be started.
-    fn finish(mut self) -> (*mut PyObject, bool) {
-        let result = self.stack.pop().expect("the verifier says that there is a result");
-        // An immortal name is worth as much as a reference to it.
-        self.n_immortal = self.n_immortal.min(self.stack.len());
-        (result, self.starts)
     }
 
     #[cold]
@@ -380,52 +354,10 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         Failure::new(Why::Raised(PyErr::take(self.py).unwrap_or_else(|| PyMemoryError::new_err(()))))
     }
 
-    /// Pushes a new reference; null is an error.
+    /// What was made; null is an error.
     #[inline(always)]
-    fn push(&mut self, object: *mut PyObject) -> Outcome {
-        if object.is_null() {
-            return Err(self.raised());
-        }
-        self.stack.push(object);
-        Ok(())
-    }
-
-    /// The object of a slot that something else is to hold too.
-    #[inline(always)]
-    fn copied(&self, slot: usize) -> *mut PyObject {
-        let object = self.stack[slot];
-        if slot >= self.n_immortal {
-            // SAFETY: an object.
-            unsafe { ffi::Py_INCREF(object) };
-        }
-        object
-    }
-
-    /// The operands, one after the other, taken from the stack as far as they are not copied.
-    #[inline(always)]
-    fn operands(&mut self, operands: Operands<'_>, mut take: impl FnMut(usize, *mut PyObject)) {
-        let base = match operands {
-            Operands::Top(n) => {
-                let base = self.stack.len() - n;
-                self.stack[base..].iter().enumerate().for_each(|(at, object)| take(at, *object));
-                base
-            }
-            Operands::Mixed { base, places } => {
-                for (at, place) in places.iter().enumerate() {
-                    let object = if place.is_copied() { self.copied(place.slot()) } else { self.stack[place.slot()] };
-                    take(at, object);
-                }
-                base
-            }
-        };
-        self.taken(base);
-    }
-
-    /// Forgets the values from `base` on: others have taken the references over.
-    #[inline(always)]
-    fn taken(&mut self, base: usize) {
-        self.stack.truncate(base);
-        self.n_immortal = self.n_immortal.min(base);
+    fn made(&self, object: *mut PyObject) -> Outcome<*mut PyObject> {
+        if object.is_null() { Err(self.raised()) } else { Ok(object) }
     }
 
     /// A new reference to what every initializer can load.
@@ -493,58 +425,15 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         unsafe { ffi::PyUnicode_DecodeUTF8(text.as_ptr().cast(), text.len() as isize, c"surrogatepass".as_ptr()) }
     }
 
-    fn string(&mut self, text: &[u8], wide: bool, interned: bool) -> Outcome {
+    /// A new reference to a str.
+    #[inline(always)]
+    fn string(&self, text: &[u8], wide: bool, interned: bool) -> *mut PyObject {
         let object = if wide { Self::wide(text) } else { self.ascii(text) };
-        let object = match interned && !object.is_null() {
+        match interned && !object.is_null() {
             // SAFETY: a str.
             true => unsafe { self.shared.probed.intern.while_used(object) },
             false => object,
-        };
-        self.push(object)
-    }
-
-    #[inline(always)]
-    fn name(&mut self, text: &[u8]) -> Outcome {
-        match self.found.take() {
-            Some(object) => self.known_name(object),
-            None => self.new_name(text),
         }
-    }
-
-    /// Pushes a name that is in the table.
-    #[inline(always)]
-    fn known_name(&mut self, object: *mut PyObject) -> Outcome {
-        if cfg!(not(Py_3_12)) {
-            // SAFETY: an object.
-            unsafe { ffi::Py_INCREF(object) };
-        } else if self.n_immortal == self.stack.len() {
-            self.n_immortal += 1;
-        }
-        self.stack.push(object);
-        Ok(())
-    }
-
-    #[cold]
-    fn new_name(&mut self, text: &[u8]) -> Outcome {
-        let names = self.shared.names.get();
-        // SAFETY: under the GIL; the borrow ends before anything is made.
-        if unsafe { (*names).is_full_for(text) } {
-            return self.string(text, false, true);
-        }
-        let object = self.ascii(text);
-        if object.is_null() {
-            return Err(self.raised());
-        }
-        // SAFETY: a str, to which the table takes the reference. To intern it runs no code.
-        let object = unsafe {
-            let object = self.shared.probed.intern.for_ever(object);
-            if cfg!(Py_3_12) && !is_immortal(object) {
-                return self.push(object);
-            }
-            (*names).insert(self.hash, text, object);
-            object
-        };
-        self.known_name(object)
     }
 
     /// A new reference to bytes.
@@ -569,138 +458,83 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         }
     }
 
-    #[inline(always)]
-    fn tuple(&mut self, operands: Operands<'_>, holds_collectable: bool) -> Outcome {
-        let n = match operands {
-            Operands::Top(n) => n,
-            Operands::Mixed { places, .. } => places.len(),
-        };
+    /// A tuple of values on top of the stack.
+    fn top_tuple(&self, items: Values<'_, *mut PyObject>, holds_collectable: bool) -> *mut PyObject {
+        let n = items.iter().len();
         // SAFETY: the GIL is held. Until its items are written, nobody sees the tuple: the collector does not run between.
         unsafe {
-            let (tuple, items) = match n {
-                0 => {
-                    let empty = (*self.shared.common.get()).empty_tuple;
-                    return self.push(ffi::Py_NewRef(empty));
-                }
-                _ if holds_collectable => {
-                    let tuple = ffi::PyTuple_New(n as isize);
-                    // Where the items of ours begin, too.
-                    let head = size_of::<Tuple>() - std::mem::offset_of!(Tuple, head);
-                    let items = if tuple.is_null() { ptr::null_mut() } else { tuple.byte_add(head).cast() };
-                    (tuple, items)
-                }
+            let (tuple, places) = match n {
+                0 => return ffi::Py_NewRef((*self.shared.common.get()).empty_tuple),
                 _ => self.heads.tuple(n),
             };
-            if tuple.is_null() {
-                return Err(self.raised());
+            if !tuple.is_null() {
+                items.iter().enumerate().for_each(|(at, object)| places.add(at).write(object));
+                if holds_collectable {
+                    ffi::PyObject_GC_Track(tuple.cast());
+                }
             }
-            self.operands(operands, |at, object| items.add(at).write(object));
-            self.stack.push(tuple);
+            tuple
         }
-        Ok(())
     }
 
-    /// Takes the topmost values.
-    fn split_off(&mut self, n: usize) -> Vec<*mut PyObject> {
-        let base = self.stack.len() - n;
-        let values = self.stack.split_off(base);
-        self.taken(base);
-        values
-    }
-
-    /// Takes the topmost values: each is given to `add`, and dropped.
-    fn drain(&mut self, n: usize, mut add: impl FnMut(&[*mut PyObject]) -> i32, step: usize) -> Outcome {
-        let values = self.split_off(n);
-        let mut status = 0;
-        for values in values.chunks(step) {
-            if status == 0 {
-                status = add(values);
-            }
-            // SAFETY: references that were on the stack.
-            values.iter().for_each(|value| unsafe { ffi::Py_DECREF(*value) });
-        }
-        if status == 0 { Ok(()) } else { Err(self.raised()) }
-    }
-
-    fn list(&mut self, n: usize) -> Outcome {
+    fn list(items: Values<'_, *mut PyObject>) -> *mut PyObject {
         // SAFETY: the GIL is held; a new list takes over the references.
         unsafe {
-            let list = ffi::PyList_New(n as isize);
-            if list.is_null() {
-                return Err(self.raised());
+            let list = ffi::PyList_New(items.iter().len() as isize);
+            if !list.is_null() {
+                items.iter().enumerate().for_each(|(at, object)| ffi::PyList_SET_ITEM(list, at as isize, object));
             }
-            let base = self.stack.len() - n;
-            for at in 0..n {
-                ffi::PyList_SET_ITEM(list, at as isize, self.stack[base + at]);
-            }
-            self.taken(base);
-            self.push(list)
+            list
         }
     }
 
-    fn set(&mut self, n: usize) -> Outcome {
-        // SAFETY: the GIL is held.
-        unsafe {
-            let set = ffi::PySet_New(ptr::null_mut());
-            if set.is_null() {
-                return Err(self.raised());
+    /// A container that takes references of its own to the values, so many at a time; theirs are given up.
+    fn filled<const N: usize>(
+        container: *mut PyObject,
+        values: Values<'_, *mut PyObject>,
+        add: impl FnMut([*mut PyObject; N]) -> c_int,
+    ) -> *mut PyObject {
+        match !container.is_null() && fill(values, add) {
+            true => container,
+            false => {
+                // SAFETY: a reference that nobody else has, or null.
+                unsafe { ffi::Py_XDECREF(container) };
+                ptr::null_mut()
             }
-            match self.drain(n, |item| ffi::PySet_Add(set, item[0]), 1) {
-                Ok(()) => self.push(set),
-                Err(error) => {
-                    ffi::Py_DECREF(set);
-                    Err(error)
+        }
+    }
+
+    fn intrinsic(&self, intrinsic: Intrinsic, values: Values<'_, *mut PyObject>) -> *mut PyObject {
+        let mut parts = values.iter();
+        let mut next = || parts.next().unwrap_or(ptr::null_mut());
+        // SAFETY: the verifier says how many operands there are, and of which types.
+        let made = unsafe {
+            match intrinsic {
+                Intrinsic::MakeComplex => {
+                    let (real, imag) = (ffi::PyFloat_AsDouble(next()), ffi::PyFloat_AsDouble(next()));
+                    ffi::PyComplex_FromDoubles(real, imag)
                 }
+                Intrinsic::MakeFrozenSet => ffi::PyFrozenSet_New(next()),
+                Intrinsic::MakeFrozenDict => frozen_dict(self.py, next()),
             }
-        }
+        };
+        Self::without(made, values)
     }
 
-    fn map(&mut self, n: usize) -> Outcome {
-        // SAFETY: the GIL is held.
-        unsafe {
-            let dict = ffi::PyDict_New();
-            if dict.is_null() {
-                return Err(self.raised());
-            }
-            match self.drain(2 * n, |pair| ffi::PyDict_SetItem(dict, pair[0], pair[1]), 2) {
-                Ok(()) => self.push(dict),
-                Err(error) => {
-                    ffi::Py_DECREF(dict);
-                    Err(error)
-                }
-            }
+    /// What was made of values without their references, which are given up.
+    fn without(made: *mut PyObject, values: Values<'_, *mut PyObject>) -> *mut PyObject {
+        if !made.is_null() {
+            // SAFETY: references that were on the stack.
+            values.iter().for_each(|value| unsafe { ffi::Py_DECREF(value) });
         }
-    }
-
-    /// Replaces the topmost values by what is made of them.
-    fn of_top(&mut self, n: usize, make: impl FnOnce(&[*mut PyObject]) -> *mut PyObject) -> Outcome {
-        let values = self.split_off(n);
-        let made = make(&values);
-        // SAFETY: references that were on the stack.
-        values.iter().for_each(|value| unsafe { ffi::Py_DECREF(*value) });
-        self.push(made)
-    }
-
-    fn intrinsic(&mut self, intrinsic: Intrinsic) -> Outcome {
-        match intrinsic {
-            // SAFETY: the verifier says that both are floats.
-            Intrinsic::MakeComplex => self.of_top(2, |parts| unsafe {
-                ffi::PyComplex_FromDoubles(ffi::PyFloat_AsDouble(parts[0]), ffi::PyFloat_AsDouble(parts[1]))
-            }),
-            // SAFETY: the verifier says that it is a tuple.
-            Intrinsic::MakeFrozenSet => self.of_top(1, |tuple| unsafe { ffi::PyFrozenSet_New(tuple[0]) }),
-            Intrinsic::MakeFrozenDict => {
-                let py = self.py;
-                self.of_top(1, |dict| frozen_dict(py, dict[0]))
-            }
-        }
+        made
     }
 
     /// A new reference to a table of a code object.
     #[inline(always)]
-    fn table(&mut self, section: Section, table: &TableStep<'_>) -> *mut PyObject {
+    fn table(&mut self, section: Section, table: &TableStep<'_, *mut PyObject>) -> *mut PyObject {
         let object = match table.origin {
-            TableOrigin::Slot(slot) => self.stack[slot],
+            TableOrigin::Object(object) => object,
             TableOrigin::Earlier(number) => self.tables[section as usize][number],
             TableOrigin::Inline => {
                 let object = self.bytes(table.bytes);
@@ -716,7 +550,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     }
 
     /// The bytes object of bytecode as it stands in marshal.
-    fn plain_bytecode(&mut self, table: &TableStep<'_>) -> Outcome<*mut PyObject> {
+    fn plain_bytecode(&mut self, table: &TableStep<'_, *mut PyObject>) -> Outcome<*mut PyObject> {
         self.scratch.clear();
         let bytes = match table.is_quickened {
             true => {
@@ -727,118 +561,88 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             }
             false => table.bytes,
         };
-        let object = self.bytes(bytes);
-        if object.is_null() { Err(self.raised()) } else { Ok(object) }
+        self.made(self.bytes(bytes))
     }
 
+    /// The objects of a code object, of which it takes over those that are operands; their tables are new references.
     #[inline(always)]
-    fn code(&mut self, code: &CodeStep<'_>) -> Outcome {
-        let [bytecode, kinds, line_table, exception_table] = code.tables else {
-            unreachable!("code objects of these versions have four tables")
+    fn parts(&mut self, code: &CodeStep<'_, *mut PyObject>) -> Option<CodeParts> {
+        let ([_, kinds, line_table, exception_table], &[names, consts, variables, name, qualname, filename]) =
+            (code.tables, code.operands)
+        else {
+            unreachable!("so many do code objects of these versions have")
         };
-        let is_small = code.numbers[Field::StackSize as usize] < 1 << 24;
-        let Some(derived) = code.derived.filter(|_| DIRECT && code.is_interned && bytecode.is_quickened && is_small) else {
-            return self.any_code(code);
-        };
-        if !is_readable(&self.shared.probed.reach, bytecode.bytes) {
-            check_sound(self.shared.probed.python, bytecode.bytes)?;
+        let kinds = self.table(Section::Kinds, kinds);
+        let line_table = self.table(Section::LineTables, line_table);
+        let exception_table = self.table(Section::ExceptionTables, exception_table);
+        let parts =
+            CodeParts { names, consts, variables, name, qualname, filename, kinds, line_table, exception_table };
+        if kinds.is_null() || line_table.is_null() || exception_table.is_null() {
+            parts.drop_tables();
+            return None;
         }
-        check_kinds(kinds)?;
-        // The tables may stand in slots, so they come first.
-        let tables = [
-            self.table(Section::Kinds, kinds),
-            self.table(Section::LineTables, line_table),
-            self.table(Section::ExceptionTables, exception_table),
-        ];
-        let parts = self.parts(code.operands, tables);
-        let is_made = !tables.iter().any(|table| table.is_null());
-        let made = if is_made { self.direct(code, derived, &parts, bytecode.bytes) } else { ptr::null_mut() };
-        if made.is_null() {
-            parts.drop();
-            return Err(self.raised());
-        }
-        self.stack.push(made);
-        Ok(())
-    }
-
-    /// The objects of a code object. Takes them from the stack, and the tables over.
-    #[inline(always)]
-    fn parts(&mut self, operands: Operands<'_>, tables: [*mut PyObject; 3]) -> CodeParts {
-        let mut objects = [ptr::null_mut(); 6];
-        self.operands(operands, |at, object| objects[at] = object);
-        let [names, consts, variables, name, qualname, filename] = objects;
-        let filename = self.filename(filename);
-        CodeParts { names, consts, variables, name, qualname, filename, tables }
+        Some(parts)
     }
 
     /// A code object that is not made in the fastest way, or whose bytecode is to be quickened.
     #[cold]
-    fn any_code(&mut self, code: &CodeStep<'_>) -> Outcome {
+    fn any_code(&mut self, code: &CodeStep<'_, *mut PyObject>) -> Outcome<*mut PyObject> {
         let python = self.shared.probed.python;
-        let [bytecode, kinds, line_table, exception_table] = code.tables else {
-            unreachable!("code objects of these versions have four tables")
-        };
+        let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
         check_sound(python, bytecode.bytes)?;
         check_kinds(kinds)?;
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        let is_direct = DIRECT && code.is_interned && code.numbers[Field::StackSize as usize] < 1 << 24;
+        let is_direct = DIRECT && code.is_interned && is_small(code);
         let is_direct = is_direct && (bytecode.is_quickened || caches::quicken(python, bytecode.bytes, &mut scratch));
         let plain = if is_direct { ptr::null_mut() } else { self.plain_bytecode(bytecode)? };
-        let tables = [
-            self.table(Section::Kinds, kinds),
-            self.table(Section::LineTables, line_table),
-            self.table(Section::ExceptionTables, exception_table),
-        ];
-        let parts = self.parts(code.operands, tables);
-        let made = match is_direct {
-            _ if tables.iter().any(|table| table.is_null()) => Ok(ptr::null_mut()),
-            true => {
-                let quickened = if bytecode.is_quickened { bytecode.bytes } else { &scratch };
-                let [n_locals, n_cells, n_free] = count_kinds(kinds.bytes);
-                let first_traceable = python.first_traceable(quickened).unwrap_or_default();
-                Ok(self.direct(code, [n_locals, n_cells, n_free, first_traceable], &parts, quickened))
+        let made = match self.parts(code) {
+            None => Ok(ptr::null_mut()),
+            Some(parts) if is_direct => {
+                Ok(self.direct(code, &parts, if bytecode.is_quickened { bytecode.bytes } else { &scratch }))
             }
-            false => self.construct(code, &parts, plain, kinds.bytes),
+            Some(parts) => self.construct(code, &parts, plain, kinds.bytes),
         };
         self.scratch = scratch;
         // SAFETY: a reference that nobody else holds.
         unsafe { ffi::Py_XDECREF(plain) };
-        match made {
-            Ok(made) if !made.is_null() && is_direct => self.push(made),
-            made => {
-                // The constructor holds its own references; of what was not made, none are held.
-                parts.drop();
-                self.push(made?)
-            }
-        }
+        self.made(made?)
     }
 
+    /// A code object whose fields are written where the interpreter keeps them; null if there is no memory.
     #[inline(always)]
-    fn direct(&self, code: &CodeStep<'_>, derived: Derived, parts: &CodeParts, quickened: &[u8]) -> *mut PyObject {
+    fn direct(&mut self, code: &CodeStep<'_, *mut PyObject>, parts: &CodeParts, quickened: &[u8]) -> *mut PyObject {
+        let filename = self.filename(parts.filename);
         // SAFETY: the GIL is held; the verifier says what the objects are, and the bytecode was looked at.
         unsafe {
             let n_variables = (*parts.variables.cast::<ffi::PyVarObject>()).ob_size as i32;
             let fields = CodeFields {
                 numbers: code.numbers,
-                derived,
+                derived: code.derived,
                 n_variables,
                 #[cfg(not(Py_3_12))]
-                n_plain_cells: bytes_of(parts.tables[0]).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
+                n_plain_cells: bytes_of(parts.kinds).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
                 #[cfg(Py_3_12)]
                 version: self.next_version(),
                 consts: parts.consts,
                 names: parts.names,
                 localsplusnames: parts.variables,
-                localspluskinds: parts.tables[0],
-                filename: parts.filename,
+                localspluskinds: parts.kinds,
+                filename,
                 name: parts.name,
                 qualname: parts.qualname,
-                linetable: parts.tables[1],
-                exceptiontable: parts.tables[2],
+                linetable: parts.line_table,
+                exceptiontable: parts.exception_table,
                 bytecode: quickened,
             };
-            self.heads.code(&fields)
+            let made = self.heads.code(&fields);
+            if made.is_null() {
+                parts.drop_tables();
+            } else if filename != parts.filename {
+                ffi::Py_INCREF(filename);
+                ffi::Py_DECREF(parts.filename);
+            }
+            made
         }
     }
 
@@ -860,37 +664,51 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         }
     }
 
-    /// The filename of a code object: another, if its own is the one that the container states. Takes a reference and
-    /// gives one.
+    /// The filename of a code object: another, if its own is the one that the container states.
     #[inline(always)]
     fn filename(&mut self, own: *mut PyObject) -> *mut PyObject {
         let Some(filename) = self.filename else { return own };
-        if own != self.replaced {
-            // SAFETY: the verifier says that it is a str.
-            let text = unsafe { Bound::from_borrowed_ptr(self.py, own) };
-            let is_stated = text.cast::<PyString>().is_ok_and(|text| text.to_string_lossy() == self.stated_filename);
-            if !is_stated {
-                return own;
-            }
-            self.replaced = own;
+        if own == self.replaced || self.is_stated(own) { filename } else { own }
+    }
+
+    #[cold]
+    fn is_stated(&mut self, filename: *mut PyObject) -> bool {
+        // SAFETY: the verifier says that it is a str.
+        let text = unsafe { Bound::from_borrowed_ptr(self.py, filename) };
+        let is_stated = text.cast::<PyString>().is_ok_and(|text| text.to_string_lossy() == self.stated_filename);
+        if is_stated {
+            self.replaced = filename;
         }
-        // SAFETY: both are objects.
-        unsafe {
-            ffi::Py_INCREF(filename);
-            ffi::Py_DECREF(own);
-        }
-        filename
+        is_stated
     }
 
     /// A code object of the interpreter's constructor, with the kinds of variables that it loses.
     #[cold]
     fn construct(
         &mut self,
-        code: &CodeStep<'_>,
+        code: &CodeStep<'_, *mut PyObject>,
         parts: &CodeParts,
         bytecode: *mut PyObject,
         kinds: &[u8],
     ) -> Outcome<*mut PyObject> {
+        let made = self.constructed(code, parts, bytecode, kinds);
+        // It holds references of its own.
+        parts.drop_tables();
+        if made.as_ref().is_ok_and(|made| !made.is_null()) {
+            // SAFETY: references that were taken over.
+            code.operands.iter().for_each(|operand| unsafe { ffi::Py_DECREF(*operand) });
+        }
+        made
+    }
+
+    fn constructed(
+        &mut self,
+        code: &CodeStep<'_, *mut PyObject>,
+        parts: &CodeParts,
+        bytecode: *mut PyObject,
+        kinds: &[u8],
+    ) -> Outcome<*mut PyObject> {
+        let filename = self.filename(parts.filename);
         let number = |field: Field| code.numbers[field as usize];
         let py = self.py;
         // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
@@ -917,12 +735,12 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 locals.as_ptr(),
                 free.as_ptr(),
                 cells.as_ptr(),
-                parts.filename,
+                filename,
                 parts.name,
                 parts.qualname,
                 number(Field::FirstLineNo),
-                parts.tables[1],
-                parts.tables[2],
+                parts.line_table,
+                parts.exception_table,
             );
             if made.is_null() {
                 return Ok(made);
@@ -936,7 +754,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 return Err(Failure::new(Why::NotConstructible));
             }
             if bytes_of((*head).localspluskinds) != kinds {
-                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(parts.tables[0]));
+                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(parts.kinds));
                 ffi::Py_DECREF(theirs);
             }
             Ok(made.into_ptr())
@@ -952,20 +770,39 @@ struct CodeParts {
     name: *mut PyObject,
     qualname: *mut PyObject,
     filename: *mut PyObject,
-    /// Kinds, line table, exception table.
-    tables: [*mut PyObject; 3],
+    kinds: *mut PyObject,
+    line_table: *mut PyObject,
+    exception_table: *mut PyObject,
 }
 
 impl CodeParts {
-    /// Gives all references back.
+    /// Gives up the references to the tables.
     #[cold]
-    fn drop(self) {
-        let Self { names, consts, variables, name, qualname, filename, tables } = self;
-        for object in [names, consts, variables, name, qualname, filename].into_iter().chain(tables) {
-            // SAFETY: references that it holds.
-            unsafe { ffi::Py_XDECREF(object) };
+    fn drop_tables(&self) {
+        for table in [self.kinds, self.line_table, self.exception_table] {
+            // SAFETY: references, or null.
+            unsafe { ffi::Py_XDECREF(table) };
         }
     }
+}
+
+/// Gives values to `add`, so many at a time, which takes references of its own: theirs are given up, if all are added.
+fn fill<const N: usize>(values: Values<'_, *mut PyObject>, mut add: impl FnMut([*mut PyObject; N]) -> c_int) -> bool {
+    let mut rest = values.iter();
+    while rest.len() >= N {
+        if add(std::array::from_fn(|_| rest.next().unwrap_or(ptr::null_mut()))) != 0 {
+            return false;
+        }
+    }
+    // SAFETY: references that were on the stack.
+    values.iter().for_each(|value| unsafe { ffi::Py_DECREF(value) });
+    true
+}
+
+/// Whether the size of its frame can be counted.
+#[inline(always)]
+fn is_small(code: &CodeStep<'_, *mut PyObject>) -> bool {
+    code.numbers[Field::StackSize as usize] < 1 << 24
 }
 
 #[cold]
@@ -978,15 +815,15 @@ fn refuse(why: &'static str) -> Failure {
 fn check_sound(python: Version, bytecode: &[u8]) -> Outcome {
     match caches::is_sound(python, bytecode) {
         true => Ok(()),
-        false => {
-            Err(refuse("bytecode with an instruction that this Python cannot read back, or that ends inside its caches"))
-        }
+        false => Err(refuse(
+            "bytecode with an instruction that this Python cannot read back, or that ends inside its caches",
+        )),
     }
 }
 
 /// Refuses a variable that CPython counts once, and then finds twice: there is no room for it in `co_freevars`.
 #[inline(always)]
-fn check_kinds(kinds: &TableStep<'_>) -> Outcome {
+fn check_kinds(kinds: &TableStep<'_, *mut PyObject>) -> Outcome {
     // An earlier table was looked at when it came first.
     if !matches!(kinds.origin, TableOrigin::Earlier(_))
         && kinds.bytes.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0)
@@ -1021,15 +858,16 @@ unsafe fn bytes_of<'a>(object: *mut PyObject) -> &'a [u8] {
 #[inline(always)]
 fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
     let (code, []) = quickened.as_chunks::<2>() else { return false };
-    // In lanes of 16 bits, all arithmetic: 1 for an opcode of a running interpreter.
-    let strange = |unit: &[u8; 2]| {
+    // In lanes of 16 bits, all arithmetic: the greatest opcode, and whether one is that of an executor. A counter that looks
+    // like an opcode counts for none.
+    let (greatest, enters) = code.iter().fold((0_i16, 0_i16), |(greatest, enters), unit| {
         let unit = u16::from_le_bytes(*unit);
-        let opcode = unit & 0xff;
-        let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) >> 8;
-        let is_other = VERSION.counter.map_or(1, |counter| u16::from(unit != counter));
-        is_instrumented & is_other | VERSION.enter_executor.map_or(0, |enter| u16::from(opcode == u16::from(enter)))
-    };
-    if code.iter().fold(0, |found, unit| found | strange(unit)) != 0 {
+        let opcode = (unit & 0xff).cast_signed();
+        let is_other = VERSION.counter.map_or(-1, |counter| -i16::from(unit != counter));
+        let enter = VERSION.enter_executor.map_or(0, |enter| i16::from(opcode == i16::from(enter)));
+        (greatest.max(opcode & is_other), enters | enter)
+    });
+    if greatest.cast_unsigned() >= VERSION.first_instrumented || enters != 0 {
         return false;
     }
     match code.last_chunk::<{ MOST_UNITS - 1 }>() {
@@ -1056,18 +894,13 @@ fn frozen_dict(py: Python<'_>, dict: *mut PyObject) -> *mut PyObject {
 }
 
 impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
+    type Object = *mut PyObject;
     type Error = Failure;
 
     /// As deep as in a marshal dump: CPython's functions that hash and intern recurse.
     const MAX_DEPTH: u16 = 2000;
 
-    #[inline(always)]
-    fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
-        self.hash = hash;
-        // SAFETY: under the GIL; the borrow ends with the look.
-        self.found = unsafe { (*self.shared.names.get()).get(hash, name, names) };
-        self.found.is_some()
-    }
+    const NAMES_ARE_IMMORTAL: bool = cfg!(Py_3_12);
 
     #[inline(always)]
     fn expect(&self, hash: u32) {
@@ -1076,50 +909,130 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     }
 
     #[inline(always)]
-    fn step(&mut self, step: Checked<Step<'v, '_>>) -> Outcome {
-        match step.get() {
-            Step::Load(instruction) => {
-                let object = self.load(instruction);
-                self.push(object)
-            }
-            Step::Copy(slot) => {
-                let object = self.copied(slot);
-                self.push(object)
-            }
-            Step::Str { text, wide, interned } => self.string(text, wide, interned),
-            Step::Name(text) => self.name(text),
-            Step::Bytes(bytes) => {
-                let object = self.bytes(bytes);
-                self.push(object)
-            }
-            // SAFETY: the GIL is held.
-            Step::Float(bits) => self.push(unsafe { ffi::PyFloat_FromDouble(f64::from_bits(bits)) }),
-            // SAFETY: the GIL is held.
-            Step::Long(bytes) => self.push(unsafe { _PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 1, 1) }),
-            Step::Tuple { operands, holds_collectable } => self.tuple(operands, holds_collectable),
-            Step::List(n) => self.list(n),
-            Step::Set(n) => self.set(n),
-            Step::Map(n) => self.map(n),
-            // SAFETY: the GIL is held.
-            Step::Slice => self.of_top(3, |parts| unsafe { ffi::PySlice_New(parts[0], parts[1], parts[2]) }),
-            Step::Append(slot) => {
-                let list = self.stack[slot];
-                // SAFETY: the verifier says that it is a list.
-                self.drain(1, |item| unsafe { ffi::PyList_Append(list, item[0]) }, 1)
-            }
-            Step::Add(slot) => {
-                let dict = self.stack[slot];
-                // SAFETY: the verifier says that it is a dict.
-                self.drain(2, |pair| unsafe { ffi::PyDict_SetItem(dict, pair[0], pair[1]) }, 2)
-            }
-            Step::Intrinsic(intrinsic) => self.intrinsic(intrinsic),
-            Step::Code(code) => self.code(&code),
-            Step::Return => Ok(()),
-            Step::Start => {
-                self.starts = true;
-                Ok(())
-            }
+    fn known_name(&mut self, hash: u32, len: u32, names: &'v [u8]) -> Option<*mut PyObject> {
+        // SAFETY: under the GIL; the borrow ends with the look.
+        let known = unsafe { (*self.shared.names.get()).get(hash, len, names) }?;
+        if !Self::NAMES_ARE_IMMORTAL {
+            Self::retain(known);
         }
+        Some(known)
+    }
+
+    #[cold]
+    fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Outcome<(*mut PyObject, bool)> {
+        let (text, names) = (name.get(), self.shared.names.get());
+        // SAFETY: under the GIL; the borrow ends before anything is made.
+        if unsafe { (*names).is_full_for(text) } {
+            return Ok((self.made(self.string(text, false, true))?, false));
+        }
+        let object = self.made(self.ascii(text))?;
+        // SAFETY: a str, to which the table takes a reference. To intern it runs no code.
+        unsafe {
+            let object = self.shared.probed.intern.for_ever(object);
+            if Self::NAMES_ARE_IMMORTAL && !is_immortal(object) {
+                return Ok((object, false));
+            }
+            (*names).insert(hash, text, object);
+            if !Self::NAMES_ARE_IMMORTAL {
+                Self::retain(object);
+            }
+            Ok((object, Self::NAMES_ARE_IMMORTAL))
+        }
+    }
+
+    #[inline(always)]
+    fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Outcome<Option<*mut PyObject>> {
+        let n = items.n();
+        // SAFETY: the GIL is held. Until its items are written, nobody sees the tuple: the collector does not run between.
+        unsafe {
+            if n == 0 {
+                return Ok(Some(ffi::Py_NewRef((*self.shared.common.get()).empty_tuple)));
+            }
+            let (tuple, places) = self.heads.tuple(n);
+            if tuple.is_null() {
+                return Err(self.raised());
+            }
+            for at in (0..n).rev() {
+                let Some(item) = items.next_back() else {
+                    Heads::discard_tuple(tuple);
+                    return Ok(None);
+                };
+                places.add(at).write(item);
+            }
+            if items.hold_collectable() {
+                ffi::PyObject_GC_Track(tuple.cast());
+            }
+            Ok(Some(tuple))
+        }
+    }
+
+    #[inline(always)]
+    fn code(&mut self, code: &Checked<CodeStep<'_, *mut PyObject>>) -> Outcome<*mut PyObject> {
+        let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
+        if !(DIRECT && code.is_interned && bytecode.is_quickened && is_small(code)) {
+            return self.any_code(code);
+        }
+        if !is_readable(&self.shared.probed.reach, bytecode.bytes) {
+            check_sound(self.shared.probed.python, bytecode.bytes)?;
+        }
+        check_kinds(kinds)?;
+        let Some(parts) = self.parts(code) else { return Err(self.raised()) };
+        let made = self.direct(code, &parts, bytecode.bytes);
+        self.made(made)
+    }
+
+    #[inline(always)]
+    fn value(&mut self, step: Checked<Step<'v, '_, *mut PyObject>>) -> Outcome<*mut PyObject> {
+        // SAFETY: the GIL is held; the verifier says what the operands are.
+        let made = unsafe {
+            match step.get() {
+                Step::Load(instruction) => self.load(instruction),
+                Step::Str { text, wide, interned } => self.string(text, wide, interned),
+                Step::Bytes(bytes) => self.bytes(bytes),
+                Step::Float(bits) => ffi::PyFloat_FromDouble(f64::from_bits(bits)),
+                Step::Long(bytes) => _PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 1, 1),
+                Step::Tuple { items, holds_collectable } => self.top_tuple(items, holds_collectable),
+                Step::List(items) => Self::list(items),
+                Step::Set(items) => {
+                    let set = ffi::PySet_New(ptr::null_mut());
+                    Self::filled(set, items, |[item]| ffi::PySet_Add(set, item))
+                }
+                Step::Map(pairs) => {
+                    let dict = ffi::PyDict_New();
+                    Self::filled(dict, pairs, |[key, value]| ffi::PyDict_SetItem(dict, key, value))
+                }
+                Step::Slice(parts) => {
+                    let mut each = parts.iter();
+                    let [start, stop, step] = std::array::from_fn(|_| each.next().unwrap_or(ptr::null_mut()));
+                    Self::without(ffi::PySlice_New(start, stop, step), parts)
+                }
+                Step::Intrinsic(intrinsic, values) => self.intrinsic(intrinsic, values),
+            }
+        };
+        self.made(made)
+    }
+
+    fn fill(&mut self, step: Checked<Fill<'_, *mut PyObject>>) -> Outcome {
+        // SAFETY: the GIL is held; the verifier says that they are a list and a dict.
+        let is_filled = unsafe {
+            match step.get() {
+                Fill::Append(list, items) => fill(items, |[item]| ffi::PyList_Append(list, item)),
+                Fill::Add(dict, pairs) => fill(pairs, |[key, value]| ffi::PyDict_SetItem(dict, key, value)),
+            }
+        };
+        if is_filled { Ok(()) } else { Err(self.raised()) }
+    }
+
+    #[inline(always)]
+    fn retain(object: *mut PyObject) {
+        // SAFETY: an object, and the GIL is held.
+        unsafe { ffi::Py_INCREF(object) };
+    }
+
+    #[inline(always)]
+    fn release(object: *mut PyObject) {
+        // SAFETY: a reference that is the verifier's, and the GIL is held.
+        unsafe { ffi::Py_DECREF(object) };
     }
 }
 

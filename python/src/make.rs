@@ -116,6 +116,16 @@ impl Heads {
         }
     }
 
+    /// Frees a tuple of [`Self::tuple`] that nobody saw.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[cold]
+    pub(crate) unsafe fn discard_tuple(tuple: *mut PyObject) {
+        // SAFETY: where its memory begins.
+        unsafe { ffi::PyObject_Free(tuple.byte_sub(std::mem::offset_of!(Tuple, head)).cast()) };
+    }
+
     /// A code object. It takes over the references only if it is made.
     ///
     /// # Safety

@@ -27,13 +27,19 @@ const SHORT: usize = 16;
 struct Entry {
     /// Null if there is none.
     object: *mut PyObject,
-    hash: u32,
-    len: u32,
+    key: u64,
     /// A short text, as [`packed`] gives it.
     text: u128,
 }
 
-const EMPTY: Entry = Entry { object: std::ptr::null_mut(), hash: 0, len: 0, text: 0 };
+/// Its key is that of no text: none is so long.
+const EMPTY: Entry = Entry { object: std::ptr::null_mut(), key: u64::MAX, text: 0 };
+
+/// The hash and the length of a text.
+#[inline(always)]
+fn key(hash: u32, len: u32) -> u64 {
+    u64::from(hash) | u64::from(len) << 32
+}
 
 /// The table.
 pub(crate) struct Names {
@@ -42,21 +48,21 @@ pub(crate) struct Names {
     n_bytes: usize,
 }
 
-/// A text of up to 16 bytes, the others zero; 0 for a longer one. `more` begins with the text, and may go on.
+/// The first bytes of a text of up to 16 bytes, the others zero; 0 for a longer one. `more` begins with the text.
 #[inline(always)]
-fn packed(text: &[u8], more: &[u8]) -> u128 {
+fn packed(len: usize, more: &[u8]) -> u128 {
     match more.first_chunk::<SHORT>() {
         // Most of the time there is something behind: no branch depends on the length of the name.
-        Some(chunk) if text.len() <= SHORT => u128::from_le_bytes(*chunk) & MASKS[text.len()],
-        _ => packed_alone(text),
+        Some(chunk) => u128::from_le_bytes(*chunk) & MASKS[len.min(SHORT + 1)],
+        None => packed_alone(more.get(..len).unwrap_or_default()),
     }
 }
 
-/// By length of a text: the bits that are its own.
-static MASKS: [u128; SHORT + 1] = {
-    let mut masks = [0; SHORT + 1];
+/// By length of a text, the last for all that are long: the bits that are kept.
+static MASKS: [u128; SHORT + 2] = {
+    let mut masks = [0; SHORT + 2];
     let mut len = 1;
-    while len < masks.len() {
+    while len <= SHORT {
         masks[len] = u128::MAX >> (8 * (SHORT - len));
         len += 1;
     }
@@ -87,20 +93,24 @@ impl Names {
         self.len >= MAX_NAMES || self.n_bytes + text.len() > MAX_BYTES
     }
 
-    /// The str of this text, if it is known, and has this hash. `more` begins with the text, and may go on.
+    /// The str of the first `len` bytes of `more`, if it is known, and has this hash.
     #[inline(always)]
-    pub(crate) fn get(&self, hash: u32, text: &[u8], more: &[u8]) -> Option<*mut PyObject> {
+    pub(crate) fn get(&self, hash: u32, len: u32, more: &[u8]) -> Option<*mut PyObject> {
+        let (key, len) = (key(hash, len), len as usize);
+        let text = packed(len, more);
         let mask = self.entries.len().wrapping_sub(1);
-        let packed = packed(text, more);
         let mut at = hash as usize & mask;
-        while let Some(entry) = self.entries.get(at).filter(|entry| !entry.object.is_null()) {
-            let is_like = entry.hash == hash && entry.len as usize == text.len() && entry.text == packed;
-            if is_like && (text.len() <= SHORT || text_of(entry.object, text.len()) == text) {
+        loop {
+            let entry = self.entries.get(at)?;
+            let is_like = entry.key == key && entry.text == text;
+            if is_like && (len <= SHORT || Some(text_of(entry.object, len)) == more.get(..len)) {
                 return Some(entry.object);
+            }
+            if entry.object.is_null() {
+                return None;
             }
             at = (at + 1) & mask;
         }
-        None
     }
 
     /// Has the entry at hand that a hash will be looked for in.
@@ -126,14 +136,14 @@ impl Names {
             self.entries.resize((2 * entries.len()).max(1 << 12), EMPTY);
             entries.into_iter().filter(|entry| !entry.object.is_null()).for_each(|entry| self.put(entry));
         }
-        self.put(Entry { object, hash, len: text.len() as u32, text: packed_alone(text) });
+        self.put(Entry { object, key: key(hash, text.len() as u32), text: packed_alone(text) });
         self.len += 1;
         self.n_bytes += text.len();
     }
 
     fn put(&mut self, entry: Entry) {
         let mask = self.entries.len() - 1;
-        let mut at = entry.hash as usize & mask;
+        let mut at = entry.key as usize & mask;
         while !self.entries[at].object.is_null() {
             at = (at + 1) & mask;
         }

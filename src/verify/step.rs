@@ -1,40 +1,81 @@
 //! What an executor is told of each instruction, in the pass that verifies it.
 //!
-//! Invariant: only the verifier makes a [`Checked`], so that nothing unverified can be executed.
+//! Invariant: only the verifier makes a [`Checked`], and [`Items`], so that nothing unverified can be executed.
 
 use std::ops::Deref;
 
+use super::{Slot, Traits, UNTRACKED};
 use crate::error::Error;
 use crate::isa::{Instruction, Intrinsic};
 use crate::python::{Derived, Field};
+use crate::varint;
 
-/// Executes each instruction as soon as it is verified: see [`crate::verify::execute`].
+/// Executes each instruction as soon as it is verified: see [`crate::verify::execute`]. The stack is the verifier's; an
+/// executor makes objects, of other objects.
 ///
-/// That all data is read is verified last. Until `execute` returns `Ok`, an executor must be able to drop what it has made.
-pub trait Executor<'v> {
+/// An object stands for a reference to what was made. Who makes an object of others takes their references over, if that
+/// succeeds, and none of them if it fails. That all data is read is verified last, so all objects may have to be released.
+pub trait Executor<'v>: Sized {
+    /// A value on the stack.
+    type Object: Copy;
+
     /// Why it cannot go on.
     type Error: From<Error>;
 
     /// How deep constants of code objects, and what is hashed, may nest: an executor may have to recurse into them.
     const MAX_DEPTH: u16 = u16::MAX;
 
-    /// Whether the executor knows that this is a name, in ASCII, and what [`crate::common::name_hash`] gives for it: else both
-    /// are verified. Called before the name's [`Step::Name`]; `names` begins with it, and goes on with others.
-    fn knows(&mut self, hash: u32, name: &'v [u8], names: &'v [u8]) -> bool {
-        let _ = (hash, name, names);
-        false
-    }
+    /// Whether the names that it knows are never freed, so that nobody counts references to them.
+    const NAMES_ARE_IMMORTAL: bool = false;
 
-    /// Told ahead of a hash that [`Self::knows`] will be asked for.
+    /// Whether bytecode is also wanted as it stands in marshal.
+    const KEEPS_PLAIN: bool = false;
+
+    /// Told ahead of a hash that [`Self::known_name`] will be asked for.
+    #[inline]
     fn expect(&self, hash: u32) {
         let _ = hash;
     }
 
-    /// Executes an instruction.
+    /// The name that the executor knows to be this one, in ASCII, with this [`crate::common::name_hash`]; of others both are
+    /// verified. It is the first `len` bytes of `names`.
+    fn known_name(&mut self, hash: u32, len: u32, names: &'v [u8]) -> Option<Self::Object>;
+
+    /// A name of MAKE_NAMES or MAKE_IDENTIFIERS that the executor does not know, with its hash; and whether it is immortal.
     ///
     /// # Errors
     /// Whatever stops it.
-    fn step(&mut self, step: Checked<Step<'v, '_>>) -> Result<(), Self::Error>;
+    fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Result<(Self::Object, bool), Self::Error>;
+
+    /// The tuple of BUILD_TUPLE_FROM; `None` if [`Items::next_back`] gave `None`.
+    ///
+    /// # Errors
+    /// Whatever stops it, before it takes an item.
+    fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Result<Option<Self::Object>, Self::Error>;
+
+    /// The code object of MAKE_CODE or MAKE_FULL_CODE.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    fn code(&mut self, code: &Checked<CodeStep<'_, Self::Object>>) -> Result<Self::Object, Self::Error>;
+
+    /// The value that another instruction makes.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    fn value(&mut self, step: Checked<Step<'v, '_, Self::Object>>) -> Result<Self::Object, Self::Error>;
+
+    /// Puts values into a list or dict that is on the stack.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    fn fill(&mut self, fill: Checked<Fill<'_, Self::Object>>) -> Result<(), Self::Error>;
+
+    /// Makes another reference to an object.
+    fn retain(object: Self::Object);
+
+    /// Gives up a reference.
+    fn release(object: Self::Object);
 }
 
 /// Something that was verified.
@@ -57,18 +98,17 @@ impl<T> Checked<T> {
 impl<T> Deref for Checked<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.0
     }
 }
 
-/// What an instruction does. Each pops its operands, and pushes one value, if nothing else is said.
+/// What makes a value.
 #[derive(Debug, Clone, Copy)]
-pub enum Step<'v, 's> {
+pub enum Step<'v, 's, O> {
     /// LOAD_INT, LOAD_CHAR, LOAD_COMMON_CONST, LOAD_COMMON_NAME.
     Load(Instruction),
-    /// The value of this slot, which is below the top.
-    Copy(usize),
     /// MAKE_STRING, or one str of MAKE_STRINGS.
     Str {
         /// UTF-8 with surrogates as three bytes.
@@ -78,119 +118,139 @@ pub enum Step<'v, 's> {
         /// Whether CPython interned it.
         interned: bool,
     },
-    /// One str of MAKE_NAMES or MAKE_IDENTIFIERS, in ASCII.
-    Name(&'v [u8]),
     /// MAKE_BYTES.
     Bytes(&'v [u8]),
     /// MAKE_FLOAT: the bits.
     Float(u64),
     /// MAKE_LONG: two's complement, little-endian, the fewest bytes.
     Long(&'v [u8]),
-    /// BUILD_TUPLE, BUILD_TUPLE_FROM.
+    /// BUILD_TUPLE.
     Tuple {
         /// The items.
-        operands: Operands<'s>,
+        items: Values<'s, O>,
         /// Whether an item is, or holds, what the collector may have to free.
         holds_collectable: bool,
     },
-    /// BUILD_LIST of so many.
-    List(usize),
-    /// BUILD_SET of so many, all with a hash.
-    Set(usize),
-    /// BUILD_MAP of so many pairs, all keys with a hash.
-    Map(usize),
+    /// BUILD_LIST.
+    List(Values<'s, O>),
+    /// BUILD_SET, of values that have a hash.
+    Set(Values<'s, O>),
+    /// BUILD_MAP: keys, which have a hash, and values in turn.
+    Map(Values<'s, O>),
     /// BUILD_SLICE of start, stop and step.
-    Slice,
-    /// LIST_APPEND: appends the top to the list in this slot. Pushes nothing.
-    Append(usize),
-    /// MAP_ADD: adds the key below the top, and the top, to the dict in this slot. Pushes nothing.
-    Add(usize),
+    Slice(Values<'s, O>),
     /// CALL_INTRINSIC_1 and CALL_INTRINSIC_2, with operands of the types that it takes.
-    Intrinsic(Intrinsic),
-    /// MAKE_CODE, MAKE_FULL_CODE.
-    Code(CodeStep<'s>),
-    /// RETURN_VALUE: the top is the result.
-    Return,
-    /// START_CODE: the code object on top is to be executed.
-    Start,
+    Intrinsic(Intrinsic, Values<'s, O>),
 }
 
-/// Where operands stand. They are all below the top, in order, deepest first.
+/// What puts values into a container.
 #[derive(Debug, Clone, Copy)]
-pub enum Operands<'s> {
-    /// The topmost values.
-    Top(usize),
-    /// Each in its place; those that are taken from the stack, from `base` on, in order.
-    Mixed {
-        /// Where the values begin that are popped.
-        base: usize,
-        /// The places.
-        places: &'s [Place],
-    },
+pub enum Fill<'s, O> {
+    /// LIST_APPEND: appends the value to the list.
+    Append(O, Values<'s, O>),
+    /// MAP_ADD: adds the key, which has a hash, and the value to the dict.
+    Add(O, Values<'s, O>),
 }
 
-/// Where an operand stands on the stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u32);
+/// Values on top of the stack, deepest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'s, O>(pub(super) &'s [Slot<O>]);
 
-impl Place {
+impl<'s, O: Copy> Values<'s, O> {
+    /// Each of them.
     #[inline]
-    pub(super) fn new(slot: u32, is_copied: bool) -> Self {
-        Self(slot << 1 | u32::from(is_copied))
+    pub fn iter(self) -> impl ExactSizeIterator<Item = O> + 's {
+        self.0.iter().map(|slot| slot.object)
+    }
+}
+
+/// The items of a tuple, each verified when it is taken: from the stack, or copied.
+#[derive(Debug)]
+pub struct Items<'s, 'v, E: Executor<'v>> {
+    pub(super) n: usize,
+    /// Where each of them stands, the last first.
+    pub(super) references: &'s [u8],
+    /// So many bytes of which were read.
+    pub(super) at: usize,
+    pub(super) stack: &'s [Slot<E::Object>],
+    /// The stack is taken down to here.
+    pub(super) base: usize,
+    /// References to the values below are not counted.
+    pub(super) n_immortal: usize,
+    /// What all those have that were taken or copied, and how deep they nest.
+    pub(super) traits: Traits,
+}
+
+impl<'v, E: Executor<'v>> Items<'_, 'v, E> {
+    /// How many there are.
+    #[inline]
+    pub fn n(&self) -> usize {
+        self.n
     }
 
-    /// So many slots further up.
-    #[inline]
-    pub(super) fn above(self, n: u32) -> Self {
-        Self(self.0 + (n << 1))
+    /// The last that was not had yet, and a reference to it; `None` if it is not on the stack. To be called [`Self::n`] times.
+    #[inline(always)]
+    pub fn next_back(&mut self) -> Option<E::Object> {
+        let (reference, at) = varint::next(self.references, self.at)?;
+        let Slot { object, value } = match reference.checked_sub(1) {
+            Some(slot) => {
+                let found = self.stack.get(slot as usize)?;
+                if slot as usize >= self.n_immortal {
+                    E::retain(found.object);
+                }
+                found
+            }
+            None => {
+                let found = self.stack.get(self.base.wrapping_sub(1))?;
+                self.base -= 1;
+                found
+            }
+        };
+        self.at = at;
+        self.traits = self.traits.and(*value);
+        Some(*object)
     }
 
-    /// The slot, from the bottom.
+    /// Whether one of those that were had is, or holds, what the collector may have to free.
     #[inline]
-    pub fn slot(self) -> usize {
-        (self.0 >> 1) as usize
-    }
-
-    /// Whether the value also stays there.
-    #[inline]
-    pub fn is_copied(self) -> bool {
-        self.0 & 1 != 0
+    pub fn hold_collectable(&self) -> bool {
+        self.traits.all & UNTRACKED == 0
     }
 }
 
 /// A code object.
 #[derive(Debug, Clone, Copy)]
-pub struct CodeStep<'s> {
+pub struct CodeStep<'s, O> {
     /// By field: those that are numbers. Others are 0.
     pub numbers: &'s [i32; Field::COUNT],
     /// The values of the version's operands, in the order of [`crate::python::Layout::operands`].
-    pub operands: Operands<'s>,
+    pub operands: &'s [O],
     /// In the order of [`crate::python::Layout::tables`].
-    pub tables: &'s [TableStep<'s>],
-    /// What CPython derives, if MAKE_FULL_CODE states it.
-    pub derived: Option<Derived>,
+    pub tables: &'s [TableStep<'s, O>],
+    /// What CPython derives, from 3.11 on.
+    pub derived: Derived,
     /// Whether CPython's constructor of code objects finds all interned that it interns.
     pub is_interned: bool,
 }
 
 /// Bytecode, or a table.
 #[derive(Debug, Clone, Copy)]
-pub struct TableStep<'s> {
+pub struct TableStep<'s, O> {
     /// The bytes; those of bytecode with its caches.
     pub bytes: &'s [u8],
     /// Where they come from.
-    pub origin: TableOrigin,
+    pub origin: TableOrigin<O>,
     /// Whether it is bytecode as CPython holds it in memory. Nothing else is verified of the bytes of bytecode.
     pub is_quickened: bool,
 }
 
 /// Where a table comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableOrigin {
+pub enum TableOrigin<O> {
     /// It stands in its section, here for the first time. Those of more than one byte are numbered by section, in order.
     Inline,
     /// The table of this number in its section, again.
     Earlier(usize),
-    /// The bytes object in this slot.
-    Slot(usize),
+    /// This bytes object, which stays where it is.
+    Object(O),
 }
