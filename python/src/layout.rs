@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use pyo3::ffi::{Py_hash_t, Py_ssize_t, PyObject, PyTypeObject};
 
+use crate::offsets::Sections;
+
 /// The numbers of the version that this is built for.
 pub(crate) struct Version {
     /// The first opcode that only a running interpreter puts into bytecode.
@@ -20,8 +22,9 @@ pub(crate) struct Version {
     /// Where in the state of the interpreter to look for the version of the next function; all of it is inside the state.
     pub(crate) next_version: Option<Range<usize>>,
     /// Where to look for the set of active code watchers.
-    #[cfg(Py_3_12)]
     pub(crate) watchers: Option<Range<usize>>,
+    /// Where the interpreter's own table of its layout says what.
+    pub(crate) sections: Option<Sections>,
 }
 
 #[cfg(Py_3_15)]
@@ -31,6 +34,7 @@ pub(crate) const VERSION: Version = Version {
     counter: Some(0xfff6),
     next_version: Some(0x2000..0x8000),
     watchers: Some(0x2000..0x8000),
+    sections: Some(Sections { code: 47, object: 58, tuple: 68, bytes: 86, text: 89 }),
 };
 
 #[cfg(all(Py_3_14, not(Py_3_15)))]
@@ -40,6 +44,7 @@ pub(crate) const VERSION: Version = Version {
     counter: Some(0xfffc),
     next_version: Some(0x2000..0x8000),
     watchers: Some(0x2000..0x8000),
+    sections: Some(Sections { code: 39, object: 50, tuple: 56, bytes: 74, text: 77 }),
 };
 
 #[cfg(all(Py_3_13, not(Py_3_14)))]
@@ -49,6 +54,7 @@ pub(crate) const VERSION: Version = Version {
     counter: None,
     next_version: Some(0x2000..0x8000),
     watchers: Some(0x2000..0x8000),
+    sections: Some(Sections { code: 34, object: 44, tuple: 50, bytes: 64, text: 67 }),
 };
 
 /// Where the version of the next function stands is no part of the interpreter's state; 0 lets the first call number it.
@@ -59,12 +65,19 @@ pub(crate) const VERSION: Version = Version {
     counter: None,
     next_version: None,
     watchers: Some(0x40000..0x48000),
+    sections: None,
 };
 
 /// It instruments nothing, knows no watchers and numbers no functions when it makes them.
 #[cfg(not(Py_3_12))]
-pub(crate) const VERSION: Version =
-    Version { first_instrumented: 256, enter_executor: None, counter: None, next_version: None };
+pub(crate) const VERSION: Version = Version {
+    first_instrumented: 256,
+    enter_executor: None,
+    counter: None,
+    next_version: None,
+    watchers: None,
+    sections: None,
+};
 
 /// What every object begins with.
 #[derive(Clone, Copy)]

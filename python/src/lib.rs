@@ -11,6 +11,7 @@ mod hook;
 mod layout;
 mod make;
 mod names;
+mod offsets;
 mod probe;
 
 use pyo3::prelude::*;
@@ -41,6 +42,14 @@ mod _native {
     #[pyo3(signature = (path=None))]
     fn _force_path(py: Python<'_>, path: Option<&str>) -> PyResult<()> {
         execute::force_path(py, path)
+    }
+
+    /// What the interpreter says of its layout: names, which number of its table each is, what it should be, and what it is.
+    /// For tests.
+    #[pyfunction]
+    fn _offsets() -> Vec<(&'static str, usize, u64, u64)> {
+        let offsets = offsets::offsets().unwrap_or_default();
+        offsets.into_iter().map(|offset| (offset.name, offset.at, offset.ours, offset.theirs)).collect()
     }
 
     /// Builds what an initializer makes, and runs nothing: of one that ends in START_CODE the code object. For tests.

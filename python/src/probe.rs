@@ -2,7 +2,7 @@
 //!
 //! Two objects of each kind are made by the interpreter. The head of the first is what ours begin with; one that we make
 //! with the values of the second must be like the second, byte for byte. Where something differs, or is not found, code
-//! objects are made by the interpreter's own constructor.
+//! objects are made by the interpreter's own constructor. Before that, [`crate::offsets`] asks what the interpreter says of itself.
 
 use std::ffi::{CStr, c_int, c_long, c_void};
 use std::ops::Range;
@@ -16,6 +16,7 @@ use rehydrate::python::{Field, count_kinds};
 
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple, VERSION, bytes_of};
 use crate::make::{CodeFields, Heads};
+use crate::offsets;
 
 /// What was found out.
 pub(crate) struct Probed {
@@ -85,7 +86,7 @@ impl Intern {
     }
 }
 
-fn symbol(name: &CStr) -> *mut c_void {
+pub(crate) fn symbol(name: &CStr) -> *mut c_void {
     // SAFETY: the name ends in a zero.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
@@ -134,7 +135,10 @@ impl Probed {
         let heads = match () {
             () if cfg!(Py_GIL_DISABLED) => Err("objects of a free-threaded build are laid out in another way"),
             () if cfg!(not(target_pointer_width = "64")) => Err("pointers are not of 64 bits"),
-            () => heads(py, python)?,
+            () => match offsets::disagreement() {
+                Some(why) => Err(why),
+                None => heads(py, python)?,
+            },
         };
         let leaves_out_positions = matches!(heads, Ok((_, false)));
         let heads = heads.map(|(heads, _)| heads);
