@@ -1,27 +1,49 @@
-"""Measures rehydrate.loads against marshal.loads, in one process, in turn.
+"""Measures rehydrate.loads against marshal.loads, in turn: warm, with the collector of cycles, and cold.
 
-    python python/benches/loads.py [--rounds 15] [--collector] [--path direct|constructor|marshal]
+    python python/benches/loads.py [--rounds 15] [--path direct|constructor|marshal] [warm] [collected] [cold]
 
-Loads the standard library without its tests, compiled by this interpreter, and then five single modules, each warm: every
-stream was loaded before. Results are kept alive while a round is timed, and freeing them is timed apart. Times are of the
-thread's CPU. A ratio is marshal's time by ours: of the fastest rounds, and the median of the rounds' own.
+Loads the standard library without its tests, compiled by this interpreter, and then five single modules. "warm" is in one
+process, in which every stream was loaded before, without the collector; "collected" is the same with it; "cold" is in
+fresh processes, one for each round of each side, which load each stream once, without the collector; what is found out
+about the interpreter at the first load is part of that. Results are kept alive until all are there; then freeing them is
+timed. Times are of the thread's CPU, in ms, of the fastest round. Ratios are marshal's time by ours: of the fastest rounds,
+and in brackets the median of the rounds' own.
 """
 
 import argparse
 import gc
 import marshal
-import statistics
 import sys
 import sysconfig
+import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import rehydrate
+from figures import in_child, spelled
 from rehydrate import _native
 
 SINGLE = ["argparse", "typing", "inspect", "_pydecimal", "email/_header_value_parser"]
 APART = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
+
+#: Loads what a file holds, by the way that is named.
+COLD = """\
+import gc, json, marshal, sys, time
+import rehydrate
+from rehydrate import _native
+_, file, way, path = sys.argv
+with open(file, "rb") as opened:
+    data = marshal.load(opened)
+_native._force_path(path or None)
+load = {"marshal": marshal.loads, "rehydrate": rehydrate.loads}[way]
+gc.disable()
+start = time.thread_time()
+results = [load(each) for each in data]
+loaded = time.thread_time()
+results.clear()
+print(json.dumps([loaded - start, time.thread_time() - loaded]))
+"""
 
 
 def library():
@@ -48,39 +70,64 @@ def timed(load, data):
     return loaded - start, time.thread_time() - loaded
 
 
-def compare(title, dumps, streams, rounds, times=1):
-    theirs, ours = [], []
+def warm(dumps, streams, rounds, times):
+    """The times of both sides, a round each: of loading, and of freeing."""
+    sides = [], []
     for _ in range(rounds):
-        theirs.append(timed(marshal.loads, dumps * times))
-        ours.append(timed(rehydrate.loads, streams * times))
-    load = [a[0] / b[0] for a, b in zip(theirs, ours)]
-    both = [sum(a) / sum(b) for a, b in zip(theirs, ours)]
-    fastest = [min(each[0] for each in side) / times * 1000 for side in (theirs, ours)]
-    print(
-        f"{title:32} {fastest[0]:9.3f} ms {fastest[1]:9.3f} ms"
-        f"   loads {fastest[0] / fastest[1]:5.2f} ({statistics.median(load):5.2f})"
-        f"   with freeing ({statistics.median(both):5.2f})"
-    )
+        for side, load, data in zip(sides, (marshal.loads, rehydrate.loads), (dumps, streams)):
+            side.append([seconds / times for seconds in timed(load, data * times)])
+    return sides
+
+
+def cold(dumps, streams, rounds, path):
+    """As `warm`, in processes of their own."""
+    sides = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        ways = []
+        for way, data in (("marshal", dumps), ("rehydrate", streams)):
+            file = Path(folder, way)
+            file.write_bytes(marshal.dumps(data))
+            ways.append((file, way, path or ""))
+        for _ in range(rounds):
+            for side, way in zip(sides, ways):
+                side.append(in_child(COLD, *way))
+    return sides
+
+
+def report(title, theirs, ours):
+    load, free, both = ([[part(each) for each in side] for side in (theirs, ours)] for part in (
+        lambda each: each[0], lambda each: each[1], sum
+    ))  # fmt: skip
+    times = "  ".join(f"{min(side) * 1000:9.3f}" for part in (load, free) for side in part)
+    print(f"{title:32} {times}   {spelled(*load)}  {spelled(*free)}  {spelled(*both)}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="warm, collected or cold; otherwise all")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--collector", action="store_true", help="leave the collector of cycles on")
     parser.add_argument("--path", choices=["direct", "constructor", "marshal"], help="make code objects so")
     given = parser.parse_args()
+    all_kinds = ["warm", "collected", "cold"]
+    if unknown := set(given.kinds) - set(all_kinds):
+        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(all_kinds)}")
     _native._force_path(given.path)
     modules = {name: marshal.dumps(code) for name, code in library()}
     streams = {name: rehydrate.dumps(marshal.loads(dump)) for name, dump in modules.items()}
-    status = rehydrate.status()
-    print(f"CPython {sys.version.split()[0]}, path {status['path']}, collector {'on' if given.collector else 'off'}")
-    print(f"{'':32} {'marshal':>12} {'rehydrate':>12}")
-    if not given.collector:
-        gc.disable()
-    title = f"standard library, {len(modules)} modules"
-    compare(title, list(modules.values()), list(streams.values()), given.rounds)
-    for name in SINGLE:
-        compare(name, [modules[name]], [streams[name]], given.rounds, times=20)
+    print(f"CPython {sys.version.split()[0]}, path {rehydrate.status()['path']}; milliseconds of marshal and of ours, and ratios")
+    rows = [(f"standard library, {len(modules)} modules", list(modules), 1), *((name, [name], 20) for name in SINGLE)]
+    for kind in given.kinds or all_kinds:
+        print(f"{kind:32} {'load':^20}  {'free':^20}   {'load':13}  {'free':13}  together")
+        if kind == "collected":
+            gc.enable()
+        else:
+            gc.disable()
+        for title, names, times in rows:
+            data = [modules[name] for name in names], [streams[name] for name in names]
+            if kind == "cold":
+                report(title, *cold(*data, given.rounds, given.path))
+            else:
+                report(title, *warm(*data, given.rounds, times))
 
 
 if __name__ == "__main__":
