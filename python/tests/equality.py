@@ -1,10 +1,10 @@
 """Whether loaded objects are what marshal loads: every attribute of code objects, every type, every interned str.
 
-    python equality.py [--all] [--fresh] [MODULE ...]
+    python equality.py [--all] [--fresh] [--path direct|constructor|marshal] [MODULE|FOLDER ...]
 
-compiles modules of this interpreter's standard library, about 60 or those named or all of it, loads each by marshal and by
-rehydrate, and names the first difference of each. With --fresh, each load is done in a process of its own, in which nothing
-was interned by another one.
+compiles modules of this interpreter's standard library, about 60 or those named or all of it, and those in folders, loads
+each by marshal and by rehydrate, and names the first difference of each. With --fresh, each load is done in a process of its
+own, in which nothing was interned by another one.
 """
 
 import argparse
@@ -147,6 +147,15 @@ def whole_library():
             yield path
 
 
+def sources_of(name):
+    """The sources of a module, or those in a folder; what has a separator is a folder, or a file."""
+    if os.sep not in name:
+        path = source_of(name)
+        return [] if path is None else [path]
+    path = Path(name)
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
 def dump_of(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -189,14 +198,16 @@ def _in_child(work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*")
+    parser.add_argument("modules", nargs="*", metavar="MODULE|FOLDER")
     parser.add_argument("--all", action="store_true", help="the whole standard library")
     parser.add_argument("--fresh", action="store_true", help="load in processes of their own")
     parser.add_argument("--profile", default="load", choices=["load", "compact", "core"])
     parser.add_argument("--sharing", default="structural", choices=["structural", "identity", "none"])
+    parser.add_argument("--path", choices=["direct", "constructor", "marshal"], help="make code objects so")
     given = parser.parse_args()
-    found = [(module, source_of(module)) for module in given.modules or SAMPLE]
-    paths = list(whole_library()) if given.all else [path for _, path in found if path is not None]
+    _native._force_path(given.path)
+    names = given.modules or ([] if given.all else SAMPLE)
+    paths = [*(whole_library() if given.all else ()), *(path for name in names for path in sources_of(name))]
     n_different = n_skipped = 0
     for path in paths:
         try:
