@@ -1,17 +1,21 @@
 """Runs CPython's own tests as they are, and with every module routed through the hook; compares them test by test.
 
-    python cpython_suite.py [-j N] [--library DIR] [MODULE ...]
+    python cpython_suite.py [-j N] [--library DIR] [--limit SECONDS] [--malloc NAME] [MODULE ...]
 
 First the standard library, tests included, is copied, so that the interpreter's own folders stay as they are, and the copy
 is compiled into initializers. Then each module is run by regrtest from the copy, in both ways, in the same environment but
-for the call of `rehydrate.install()`. A module whose tests differ is run again, and once more: what differs then is a
-difference, and the exit status is 1. (Some tests depend on the time, or on how busy the machine is.)
+for the call of `rehydrate.install()`. A module whose tests differ is run again, and once more: what differs then, in every
+run, is a difference, and the exit status is 1. (Some tests depend on the time, or on how busy the machine is: what differs
+between runs without the hook is named as unsteady, and says nothing.) What takes longer than the limit is ended with all that
+it started, and that is its result.
 """
 
 import argparse
 import ast
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -57,8 +61,9 @@ SKIPPED = r"bad_coding|badsyntax|bad_grammar|lib2to3/tests/data|site-packages|di
 class Suite:
     """Where the runs of an interpreter take place."""
 
-    def __init__(self, folder, library):
-        self.folder, self.library = folder, library
+    def __init__(self, folder, library, limit, malloc=None):
+        self.folder, self.library, self.limit = folder, library, limit
+        self.malloc = {} if malloc is None else {"PYTHONMALLOC": malloc}
         for name, text in [("hook", HOOK), ("plain", "")]:
             (folder / name).mkdir()
             (folder / name / "sitecustomize.py").write_text(text)
@@ -67,7 +72,7 @@ class Suite:
     def environment(self, way):
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         path = [self.folder / way, Path(rehydrate.__file__).parent.parent, self.library]
-        return clean | {
+        return clean | self.malloc | {
             "PYTHONPATH": os.pathsep.join(map(str, path)),
             "REHYDRATE_NOTES": str(self.folder / "notes"),
         }
@@ -83,18 +88,35 @@ class Suite:
 
     def run(self, module, way):
         """The results of a module's tests, by their names; under "" that of the module."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+        with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
             report = Path(folder, "report.xml")
-            command = [sys.executable, "-m", "test", "--timeout", "240", "--junit-xml", str(report), module]
-            process = subprocess.run(
-                command, cwd=folder, env=self.environment(way), capture_output=True, text=True, errors="replace"
-            )
-            results = {"": f"exit status {process.returncode}"}
+            command = [sys.executable, "-m", "test", "--timeout", str(self.limit), "--junit-xml", str(report), module]
+            results = {"": self.ended(command, folder, way)}
             if report.exists():
                 for case in ElementTree.parse(report).iter("testcase"):
                     results.setdefault(case.get("name"), set()).add(_result(case))
-            self.said = process.stdout + process.stderr
         return {name: result if isinstance(result, str) else " + ".join(sorted(result)) for name, result in results.items()}
+
+    def ended(self, command, folder, way):
+        """How a command ends, which may take as long as regrtest needs to end it by itself."""
+        # Whoever it started may live on, and would keep a pipe open.
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=self.environment(way),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            return f"exit status {process.wait(self.limit + 30)}"
+        except subprocess.TimeoutExpired:
+            return f"more than {self.limit} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def hook(self):
         """What the hooks of all processes counted."""
@@ -114,7 +136,7 @@ def _result(case):
 
 
 def compare(suite, module):
-    """What differs in a module: lines; and how many tests it has."""
+    """What differs in a module, and what is unsteady: lines; how many tests it has, how often it was run, how it ended."""
     runs = {"plain": [], "hook": []}
     for _ in range(3):
         for way, results in runs.items():
@@ -122,12 +144,16 @@ def compare(suite, module):
         names = {name for results in runs.values() for result in results for name in result}
         seen = {name: [{result.get(name, "absent") for result in results} for results in runs.values()] for name in names}
         # Whoever differs from itself says nothing of the hook.
-        differing = {name: ways for name, ways in seen.items() if not ways[0] & ways[1]}
+        differing = sorted(name for name, (plain, hook) in seen.items() if not plain & hook)
+        unsteady = sorted(name for name, (plain, _) in seen.items() if len(plain) > 1)
         if not differing:
             break
-    lines = [f"{module} {name or '(the module)'}: {' | '.join(plain)} without, {' | '.join(hook)} with the hook"
-             for name, (plain, hook) in sorted(differing.items())]  # fmt: skip
-    return module, lines, len(names) - 1, len(runs["plain"]), runs["plain"][0][""]
+
+    def lines(names):
+        spelled = [(name or "(the module)", *(" | ".join(sorted(way)) for way in seen[name])) for name in names]
+        return [f"{module} {name}: {plain} without, {hook} with the hook" for name, plain, hook in spelled]
+
+    return module, lines(differing), lines(unsteady), len(names) - 1, len(runs["plain"]), runs["plain"][0][""]
 
 
 def main():
@@ -135,25 +161,30 @@ def main():
     parser.add_argument("modules", nargs="*", default=MODULES)
     parser.add_argument("-j", "--workers", type=int, default=os.cpu_count())
     parser.add_argument("--library", type=Path, help="keep the copy of the standard library here")
+    parser.add_argument("--limit", type=int, default=240, help="seconds that a module may take")
+    parser.add_argument("--malloc", help="the allocator of both ways, as PYTHONMALLOC names it")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rehydrate-suite-"))
-    different, n_tests, n_modules = [], 0, 0
+    different, unsteady, n_tests, n_modules = [], [], 0, 0
     try:
-        suite = Suite(folder, given.library or folder / "library")
+        suite = Suite(folder, given.library or folder / "library", given.limit, given.malloc)
         print(f"{sys.version}: {suite.warm(given.workers)} initializers", flush=True)
         with ThreadPoolExecutor(given.workers) as pool:
-            for module, lines, count, runs, status in pool.map(lambda module: compare(suite, module), given.modules):
+            for module, *found, count, runs, ended in pool.map(lambda module: compare(suite, module), given.modules):
                 n_modules += count > 0
                 n_tests += count
-                verdict = f"{len(lines)} DIFFER" if lines else "same"
+                verdict = f"{len(found[0])} DIFFER" if found[0] else "same"
+                verdict += f", {len(found[1])} unsteady" if found[1] else ""
                 again = "" if runs == 1 else f", run {runs} times"
-                print(f"{module:36} {count:6} tests  {status:15} {verdict}{again}", flush=True)
-                different += lines
+                print(f"{module:36} {count:6} tests  {ended:15} {verdict}{again}", flush=True)
+                different += found[0]
+                unsteady += found[1]
         counted = suite.hook()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{n_modules} modules with {n_tests} tests; the hook: {counted}; {len(different)} differences")
-    print("\n".join(different))
+    for title, lines in [("differ", different), ("unsteady without the hook", unsteady)]:
+        print("\n".join([f"{title}:", *lines]) if lines else f"{title}: none")
     return 1 if different or n_modules == 0 else 0
 
 
