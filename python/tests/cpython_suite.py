@@ -164,6 +164,8 @@ def main():
     parser.add_argument("--limit", type=int, default=240, help="seconds that a module may take")
     parser.add_argument("--malloc", help="the allocator of both ways, as PYTHONMALLOC names it")
     given = parser.parse_args()
+    # What a shell starts in the background ignores interrupts, and so would the tests, some of which interrupt themselves.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rehydrate-suite-"))
     different, unsteady, n_tests, n_modules = [], [], 0, 0
     try:
