@@ -1,6 +1,6 @@
 """Runs CPython's own tests as they are, and with every module routed through the hook; compares them test by test.
 
-    python cpython_suite.py [-j N] [--library DIR] [--limit SECONDS] [--malloc NAME] [MODULE ...]
+    python cpython_suite.py [-j N] [--library DIR] [--limit SECONDS] [--malloc NAME] [--ignore TEST] [MODULE ...]
 
 First the standard library, tests included, is copied, so that the interpreter's own folders stay as they are, and the copy
 is compiled into initializers. Then each module is run by regrtest from the copy, in both ways, in the same environment but
@@ -61,8 +61,8 @@ SKIPPED = r"bad_coding|badsyntax|bad_grammar|lib2to3/tests/data|site-packages|di
 class Suite:
     """Where the runs of an interpreter take place."""
 
-    def __init__(self, folder, library, limit, malloc=None):
-        self.folder, self.library, self.limit = folder, library, limit
+    def __init__(self, folder, library, limit, malloc, ignored):
+        self.folder, self.library, self.limit, self.ignored = folder, library, limit, ignored
         self.malloc = {} if malloc is None else {"PYTHONMALLOC": malloc}
         for name, text in [("hook", HOOK), ("plain", "")]:
             (folder / name).mkdir()
@@ -90,7 +90,8 @@ class Suite:
         """The results of a module's tests, by their names; under "" that of the module."""
         with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
             report = Path(folder, "report.xml")
-            command = [sys.executable, "-m", "test", "--timeout", str(self.limit), "--junit-xml", str(report), module]
+            ignored = [f"--ignore={name}" for name in self.ignored]
+            command = [sys.executable, "-m", "test", "--junit-xml", str(report), *ignored, module]
             results = {"": self.ended(command, folder, way)}
             if report.exists():
                 for case in ElementTree.parse(report).iter("testcase"):
@@ -98,7 +99,7 @@ class Suite:
         return {name: result if isinstance(result, str) else " + ".join(sorted(result)) for name, result in results.items()}
 
     def ended(self, command, folder, way):
-        """How a command ends, which may take as long as regrtest needs to end it by itself."""
+        """How a command ends."""
         # Whoever it started may live on, and would keep a pipe open.
         process = subprocess.Popen(
             command,
@@ -110,7 +111,7 @@ class Suite:
             start_new_session=True,
         )
         try:
-            return f"exit status {process.wait(self.limit + 30)}"
+            return f"exit status {process.wait(self.limit)}"
         except subprocess.TimeoutExpired:
             return f"more than {self.limit} s"
         finally:
@@ -163,13 +164,14 @@ def main():
     parser.add_argument("--library", type=Path, help="keep the copy of the standard library here")
     parser.add_argument("--limit", type=int, default=240, help="seconds that a module may take")
     parser.add_argument("--malloc", help="the allocator of both ways, as PYTHONMALLOC names it")
+    parser.add_argument("--ignore", action="append", default=[], metavar="TEST", help="leave a test out, as regrtest does")
     given = parser.parse_args()
     # What a shell starts in the background ignores interrupts, and so would the tests, some of which interrupt themselves.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rehydrate-suite-"))
     different, unsteady, n_tests, n_modules = [], [], 0, 0
     try:
-        suite = Suite(folder, given.library or folder / "library", given.limit, given.malloc)
+        suite = Suite(folder, given.library or folder / "library", given.limit, given.malloc, given.ignore)
         print(f"{sys.version}: {suite.warm(given.workers)} initializers", flush=True)
         with ThreadPoolExecutor(given.workers) as pool:
             for module, *found, count, runs, ended in pool.map(lambda module: compare(suite, module), given.modules):
