@@ -1,6 +1,6 @@
-"""Measures real imports in fresh processes, plain and with the hook, in turn.
+"""Measures real imports in fresh processes, plain, with the hook and with a bundle, in turn.
 
-    python python/benches/imports.py [--rounds 20] [--packages FOLDER] [library] [django] [sympy] [sqlalchemy]
+    python python/benches/imports.py [--rounds 20] [--bundle] [--packages FOLDER] [library] [django] [sympy] [sqlalchemy]
 
 "library" imports every public top-level module of the standard library that a probe imports without a warning, a word or a
 process, about 180 of them; the others import what an application of them begins with, from FOLDER (`pip install --target
@@ -8,10 +8,10 @@ FOLDER django sympy sqlalchemy`). Without names, what is to be had is measured.
 
 Time is from the first statement that an interpreter executes after its start (and `site`) to the end of the last import, so
 with the hook, importing and installing that is part of it. All caches are in a folder of their own, and written before
-anything is measured: the .pyc that both ways need, and the initializers. Said are, for each way, the fastest and the median
+anything is measured: the .pyc that all ways need, the initializers, and the bundle, of the modules that are imported. Said are, for each way, the fastest and the median
 milliseconds of the clock and of the processor, and, on Linux, the median MiB of memory in use at the end and at most;
 and how many times as fast an import is as the plain one: of the fastest rounds, and in brackets the median of the rounds'
-own. The exit status is 1 if the hook had not every module from its initializer.
+own. The exit status is 1 if a module did not come from where the way should have it.
 """
 
 import argparse
@@ -21,9 +21,6 @@ import tempfile
 from pathlib import Path
 
 from figures import in_child, spelled
-
-#: What each way executes ahead of the imports.
-WAYS = {"plain": "", "hook": "import rehydrate; rehydrate.install()"}
 
 DJANGO = """
 from django.conf import settings
@@ -78,9 +75,8 @@ start = time.perf_counter(), time.process_time()
 end = time.perf_counter(), time.process_time()
 import json, sys
 figures = dict(wall=end[0] - start[0], cpu=end[1] - start[1])
-figures["modules"] = sum(
-    getattr(getattr(module, "__spec__", None), "cached", None) is not None for module in list(sys.modules.values())
-)
+specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+figures["sources"] = sorted({{spec.origin for spec in specs if getattr(spec, "cached", None) is not None}})
 try:
     with open("/proc/self/status") as status:
         for line in status:
@@ -95,37 +91,62 @@ print(json.dumps(figures))
 """
 
 
+#: Runs the package's command line, whose last word is no JSON.
+BUNDLE = """\
+import sys
+from rehydrate.__main__ import main
+status = main(sys.argv[1:])
+print("null")
+sys.exit(status)
+"""
+
+
 class Imports:
-    """What is imported, in the ways that are compared."""
+    """What is imported, and what each way executes ahead of that."""
 
     def __init__(self, imports, cache, path):
-        self.imports, self.path = imports, path
-        self.environment = {"PYTHONPYCACHEPREFIX": str(cache)}
+        self.imports, self.cache, self.path = imports, cache, path
+        self.ways = {"plain": "", "hook": "import rehydrate; rehydrate.install()"}
+        # The first of each writes what is missing.
+        self.n_modules = len([self.run(way) for way in self.ways][0]["sources"])
 
     def run(self, way):
-        script = CHILD.format(way=WAYS[way], imports=self.imports)
-        return in_child(script, path=self.path, environment=self.environment)
+        return self.child(CHILD.format(way=self.ways[way], imports=self.imports))
+
+    def child(self, script, *arguments):
+        return in_child(script, *arguments, path=self.path, environment={"PYTHONPYCACHEPREFIX": str(self.cache)})
+
+    def bundle(self):
+        """Adds the way of a bundle that holds what the plain one imports."""
+        bundle = self.cache / "app.pybundle"
+        self.child(BUNDLE, "bundle", *self.run("plain")["sources"], "-o", bundle)
+        self.ways["bundle"] = f"import rehydrate; rehydrate.install(bundles=[{str(bundle)!r}])"
 
     def measure(self, rounds):
-        """The figures of each way, a round each."""
-        # The first of each writes what is missing, and the second reads it.
-        warmed = {way: [self.run(way), self.run(way)][1] for way in WAYS}
-        figures = {way: [] for way in WAYS}
+        """The figures of each way, a round each; and what the hook missed."""
+        figures = {way: [] for way in self.ways}
         for _ in range(rounds):
             for way, rows in figures.items():
                 rows.append(self.run(way))
-        return warmed, figures
+        hooks = [(way, row.get("hook")) for way, rows in figures.items() for row in rows]
+        return figures, [f"{way}: {hook}" for way, hook in hooks if way != "plain" and not is_complete(way, hook)]
+
+
+def is_complete(way, hook):
+    """Whether every module came from where the way has it."""
+    hits = sum(bundle["hits"] for bundle in hook["bundles"]) if way == "bundle" else hook["hits"]
+    return hits > 0 and hook["misses"] == 0
 
 
 def report(title, figures):
     """A line for each way."""
-    columns = {way: {name: [row[name] for row in rows] for name in rows[0] if name != "hook"} for way, rows in figures.items()}
-    plain = columns["plain"]
-    for way, of in columns.items():
+    plain = figures["plain"]
+    for way, rows in figures.items():
+        of = {name: [row[name] for row in rows] for name in ("wall", "cpu", "VmRSS", "VmHWM") if name in rows[0]}
+        faster = [spelled([row[clock] for row in plain], of[clock]) for clock in ("wall", "cpu") if way != "plain"]
         times = "  ".join(f"{min(of[clock]) * 1000:7.1f} {statistics.median(of[clock]) * 1000:7.1f}" for clock in ("wall", "cpu"))
         memory = " ".join(f"{statistics.median(of[name]):7.1f}" for name in ("VmRSS", "VmHWM") if name in of)
-        faster = "  ".join(spelled(plain[clock], of[clock]) for clock in ("wall", "cpu")) if way != "plain" else ""
-        print(f"{title:24} {way:6} {times}  {memory:15}  {faster}", flush=True)
+        print(f"{title:24} {way:6} {times}  {memory:15}  {'  '.join(faster)}".rstrip(), flush=True)
         title = ""
 
 
@@ -133,6 +154,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="library, django, sympy or sqlalchemy; otherwise all")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--bundle", action="store_true", help="import from a bundle, too")
     parser.add_argument("--packages", type=Path, help="where django, sympy and sqlalchemy are installed, if not here")
     given = parser.parse_args()
     if unknown := set(given.names) - {"library", *APPLICATIONS}:
@@ -142,21 +164,22 @@ def main():
     print(f"CPython {sys.version.split()[0]}")
     print(f"{'':24} {'':6} {'ms of the clock':^15}  {'of a processor':^15}  {'MiB in use, most':15}  {'clock':13}  processor")
     for name in given.names or ["library", *APPLICATIONS]:
-        imports = APPLICATIONS.get(name) or f"import {', '.join(in_child(PROBE))}"
+        statements = APPLICATIONS.get(name) or f"import {', '.join(in_child(PROBE))}"
         with tempfile.TemporaryDirectory(prefix="rehydrate-") as cache:
             try:
-                warmed, figures = Imports(imports, cache, path).measure(given.rounds)
+                imports = Imports(statements, Path(cache), path)
             except RuntimeError as error:
                 if given.names:
                     raise
                 print(f"{name:24} not measured: {str(error).splitlines()[-1]}", flush=True)
                 continue
-        report(f"{name}, {warmed['plain']['modules']} modules", figures)
-        for row in (warmed["hook"], *figures["hook"]):
-            if row["hook"]["misses"] or not row["hook"]["hits"]:
-                incomplete.append(f"{name}: {row['hook']}")
+            if given.bundle:
+                imports.bundle()
+            figures, missed = imports.measure(given.rounds)
+        report(f"{name}, {imports.n_modules} modules", figures)
+        incomplete += missed
     if incomplete:
-        print("\n".join(incomplete[:5]), file=sys.stderr)
+        print("not from initializers:", *incomplete[:5], sep="\n", file=sys.stderr)
     return 1 if incomplete else 0
 
 
