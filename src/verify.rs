@@ -138,15 +138,6 @@ impl Traits {
     }
 }
 
-/// The operands of a code object.
-struct Operands<O, const N: usize> {
-    slots: [Slot<O>; N],
-    /// Where those begin that are taken from the stack.
-    base: usize,
-    /// By bit: to which of the others there are new references.
-    retained: u32,
-}
-
 /// Where bytecode is.
 #[derive(Debug, Clone, Copy)]
 enum Bytecode<'v> {
@@ -570,15 +561,15 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    /// Finds the operands of a code object: those that its mask names are copied.
+    /// Finds the operands of a code object: those that its mask names are copied. Where those begin that are taken, and, by
+    /// bit, to which of the others there are new references.
     #[inline(always)]
-    fn operands<const N: usize>(&mut self, instruction: Instruction) -> Result<Operands<E::Object, N>> {
+    fn operands(&mut self, instruction: Instruction, operands: &mut [Slot<E::Object>]) -> Result<(usize, u32)> {
         let (height, mask) = (self.stack.len(), instruction.oparg);
-        let n_taken = N - mask.count_ones() as usize;
+        let n_taken = operands.len() - mask.count_ones() as usize;
         let Some(base) = height.checked_sub(n_taken) else { return Err(self.underflow(instruction, n_taken as u64)) };
-        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1)) };
         let references = *self.data.rest(Section::References);
-        let (mut operands, mut at, mut taken, mut retained) = ([any; N], 0, base, 0);
+        let (mut at, mut taken, mut retained) = (0, base, 0);
         for (bit, operand) in operands.iter_mut().enumerate() {
             if mask >> bit & 1 == 0 {
                 *operand = self.stack[taken];
@@ -587,11 +578,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             let found = varint::next(references, at);
             let Some((slot, after)) = found else {
-                Self::release(&operands, retained);
+                Self::release(operands, retained);
                 return Err(self.data.bad_varint(Section::References));
             };
             let Some(found) = self.stack.get(slot as usize) else {
-                Self::release(&operands, retained);
+                Self::release(operands, retained);
                 return Err(self.underflow(instruction, u64::from(slot) + 1));
             };
             (*operand, at) = (*found, after);
@@ -601,7 +592,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
         }
         *self.data.rest(Section::References) = &references[at..];
-        Ok(Operands { slots: operands, base, retained })
+        Ok((base, retained))
     }
 
     /// The operand's own range.
@@ -893,7 +884,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     #[inline(always)]
     fn code_with<const N: usize>(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        let Operands { slots: operands, base, retained } = self.operands::<N>(instruction)?;
+        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
+        let mut operands = [any; N];
+        let (base, retained) = self.operands(instruction, &mut operands)?;
         let made = match instruction.op {
             Op::MakeFullCode => self.full_code_of(instruction, &operands),
             _ => self.code_of(instruction, &operands),

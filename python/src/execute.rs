@@ -564,24 +564,17 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         self.made(self.bytes(bytes))
     }
 
-    /// The objects of a code object, of which it takes over those that are operands; their tables are new references.
+    /// New references to kinds, line table and exception table of a code object; null for what there is no memory for.
     #[inline(always)]
-    fn parts(&mut self, code: &CodeStep<'_, *mut PyObject>) -> Option<CodeParts> {
-        let ([_, kinds, line_table, exception_table], &[names, consts, variables, name, qualname, filename]) =
-            (code.tables, code.operands)
-        else {
-            unreachable!("so many do code objects of these versions have")
+    fn tables(&mut self, code: &CodeStep<'_, *mut PyObject>) -> [*mut PyObject; 3] {
+        let [_, kinds, line_table, exception_table] = code.tables else {
+            unreachable!("so many have code objects of these versions")
         };
-        let kinds = self.table(Section::Kinds, kinds);
-        let line_table = self.table(Section::LineTables, line_table);
-        let exception_table = self.table(Section::ExceptionTables, exception_table);
-        let parts =
-            CodeParts { names, consts, variables, name, qualname, filename, kinds, line_table, exception_table };
-        if kinds.is_null() || line_table.is_null() || exception_table.is_null() {
-            parts.drop_tables();
-            return None;
-        }
-        Some(parts)
+        [
+            self.table(Section::Kinds, kinds),
+            self.table(Section::LineTables, line_table),
+            self.table(Section::ExceptionTables, exception_table),
+        ]
     }
 
     /// A code object that is not made in the fastest way, or whose bytecode is to be quickened.
@@ -596,12 +589,10 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let is_direct = DIRECT && code.is_interned && is_small(code);
         let is_direct = is_direct && (bytecode.is_quickened || caches::quicken(python, bytecode.bytes, &mut scratch));
         let plain = if is_direct { ptr::null_mut() } else { self.plain_bytecode(bytecode)? };
-        let made = match self.parts(code) {
-            None => Ok(ptr::null_mut()),
-            Some(parts) if is_direct => {
-                Ok(self.direct(code, &parts, if bytecode.is_quickened { bytecode.bytes } else { &scratch }))
-            }
-            Some(parts) => self.construct(code, &parts, plain, kinds.bytes),
+        let tables = self.tables(code);
+        let made = match is_direct {
+            true => Ok(self.direct(code, tables, if bytecode.is_quickened { bytecode.bytes } else { &scratch })),
+            false => self.construct(code, tables, plain, kinds.bytes),
         };
         self.scratch = scratch;
         // SAFETY: a reference that nobody else holds.
@@ -611,36 +602,44 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
 
     /// A code object whose fields are written where the interpreter keeps them; null if there is no memory.
     #[inline(always)]
-    fn direct(&mut self, code: &CodeStep<'_, *mut PyObject>, parts: &CodeParts, quickened: &[u8]) -> *mut PyObject {
-        let filename = self.filename(parts.filename);
+    fn direct(
+        &mut self,
+        code: &CodeStep<'_, *mut PyObject>,
+        tables: [*mut PyObject; 3],
+        quickened: &[u8],
+    ) -> *mut PyObject {
+        let (operands, [kinds, line_table, exception_table]) = (operands(code), tables);
+        let filename = self.filename(operands.filename);
+        if kinds.is_null() || line_table.is_null() || exception_table.is_null() {
+            drop_tables(tables);
+            return ptr::null_mut();
+        }
         // SAFETY: the GIL is held; the verifier says what the objects are, and the bytecode was looked at.
         unsafe {
-            let n_variables = (*parts.variables.cast::<ffi::PyVarObject>()).ob_size as i32;
-            let fields = CodeFields {
+            let made = self.heads.code(CodeFields {
                 numbers: code.numbers,
                 derived: code.derived,
-                n_variables,
+                n_variables: (*operands.variables.cast::<ffi::PyVarObject>()).ob_size as i32,
                 #[cfg(not(Py_3_12))]
-                n_plain_cells: bytes_of(parts.kinds).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
+                n_plain_cells: bytes_of(kinds).iter().filter(|kind| *kind & 0x60 == 0x40).count() as i32,
                 #[cfg(Py_3_12)]
                 version: self.next_version(),
-                consts: parts.consts,
-                names: parts.names,
-                localsplusnames: parts.variables,
-                localspluskinds: parts.kinds,
+                consts: operands.consts,
+                names: operands.names,
+                localsplusnames: operands.variables,
+                localspluskinds: kinds,
                 filename,
-                name: parts.name,
-                qualname: parts.qualname,
-                linetable: parts.line_table,
-                exceptiontable: parts.exception_table,
+                name: operands.name,
+                qualname: operands.qualname,
+                linetable: line_table,
+                exceptiontable: exception_table,
                 bytecode: quickened,
-            };
-            let made = self.heads.code(&fields);
+            });
             if made.is_null() {
-                parts.drop_tables();
-            } else if filename != parts.filename {
+                drop_tables(tables);
+            } else if filename != operands.filename {
                 ffi::Py_INCREF(filename);
-                ffi::Py_DECREF(parts.filename);
+                ffi::Py_DECREF(operands.filename);
             }
             made
         }
@@ -687,13 +686,16 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     fn construct(
         &mut self,
         code: &CodeStep<'_, *mut PyObject>,
-        parts: &CodeParts,
+        tables: [*mut PyObject; 3],
         bytecode: *mut PyObject,
         kinds: &[u8],
     ) -> Outcome<*mut PyObject> {
-        let made = self.constructed(code, parts, bytecode, kinds);
+        let made = match tables.iter().any(|table| table.is_null()) {
+            true => Ok(ptr::null_mut()),
+            false => self.constructed(code, tables, bytecode, kinds),
+        };
         // It holds references of its own.
-        parts.drop_tables();
+        drop_tables(tables);
         if made.as_ref().is_ok_and(|made| !made.is_null()) {
             // SAFETY: references that were taken over.
             code.operands.iter().for_each(|operand| unsafe { ffi::Py_DECREF(*operand) });
@@ -704,10 +706,11 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     fn constructed(
         &mut self,
         code: &CodeStep<'_, *mut PyObject>,
-        parts: &CodeParts,
+        tables: [*mut PyObject; 3],
         bytecode: *mut PyObject,
         kinds: &[u8],
     ) -> Outcome<*mut PyObject> {
+        let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
         let filename = self.filename(parts.filename);
         let number = |field: Field| code.numbers[field as usize];
         let py = self.py;
@@ -739,8 +742,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 parts.name,
                 parts.qualname,
                 number(Field::FirstLineNo),
-                parts.line_table,
-                parts.exception_table,
+                line_table,
+                exception_table,
             );
             if made.is_null() {
                 return Ok(made);
@@ -754,7 +757,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 return Err(Failure::new(Why::NotConstructible));
             }
             if bytes_of((*head).localspluskinds) != kinds {
-                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(parts.kinds));
+                let theirs = std::mem::replace(&mut (*head).localspluskinds, ffi::Py_NewRef(kinds_object));
                 ffi::Py_DECREF(theirs);
             }
             Ok(made.into_ptr())
@@ -762,28 +765,29 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     }
 }
 
-/// The objects of a code object.
-struct CodeParts {
+/// The operands of a code object.
+struct CodeOperands {
     names: *mut PyObject,
     consts: *mut PyObject,
     variables: *mut PyObject,
     name: *mut PyObject,
     qualname: *mut PyObject,
     filename: *mut PyObject,
-    kinds: *mut PyObject,
-    line_table: *mut PyObject,
-    exception_table: *mut PyObject,
 }
 
-impl CodeParts {
-    /// Gives up the references to the tables.
-    #[cold]
-    fn drop_tables(&self) {
-        for table in [self.kinds, self.line_table, self.exception_table] {
-            // SAFETY: references, or null.
-            unsafe { ffi::Py_XDECREF(table) };
-        }
-    }
+#[inline(always)]
+fn operands(code: &CodeStep<'_, *mut PyObject>) -> CodeOperands {
+    let &[names, consts, variables, name, qualname, filename] = code.operands else {
+        unreachable!("so many have code objects of these versions")
+    };
+    CodeOperands { names, consts, variables, name, qualname, filename }
+}
+
+/// Gives up references to tables, or null.
+#[cold]
+fn drop_tables(tables: [*mut PyObject; 3]) {
+    // SAFETY: the caller has them.
+    tables.into_iter().for_each(|table| unsafe { ffi::Py_XDECREF(table) });
 }
 
 /// Gives values to `add`, so many at a time, which takes references of its own: theirs are given up, if all are added.
@@ -976,8 +980,8 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             check_sound(self.shared.probed.python, bytecode.bytes)?;
         }
         check_kinds(kinds)?;
-        let Some(parts) = self.parts(code) else { return Err(self.raised()) };
-        let made = self.direct(code, &parts, bytecode.bytes);
+        let tables = self.tables(code);
+        let made = self.direct(code, tables, bytecode.bytes);
         self.made(made)
     }
 

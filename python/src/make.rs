@@ -131,46 +131,47 @@ impl Heads {
     /// # Safety
     /// The GIL is held, and the objects are of the types that the fields have; the bytecode is sound.
     #[inline]
-    pub(crate) unsafe fn code(&self, fields: &CodeFields<'_>) -> *mut PyObject {
+    pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> *mut PyObject {
         let number = |field: Field| fields.numbers[field as usize];
-        let mut head = self.code;
-        head.head.size = (fields.bytecode.len() / 2) as isize;
-        head.consts = fields.consts;
-        head.names = fields.names;
-        head.exceptiontable = fields.exceptiontable;
-        head.flags = number(Field::Flags);
-        head.argcount = number(Field::ArgCount);
-        head.posonlyargcount = number(Field::PosOnlyArgCount);
-        head.kwonlyargcount = number(Field::KwOnlyArgCount);
-        head.stacksize = number(Field::StackSize);
-        head.firstlineno = number(Field::FirstLineNo);
-        head.nlocalsplus = fields.n_variables;
-        let [nlocals, ncellvars, nfreevars, firsttraceable] = fields.derived.map(u32::cast_signed);
-        head.nlocals = nlocals;
-        head.ncellvars = ncellvars;
-        head.nfreevars = nfreevars;
-        head.firsttraceable = firsttraceable;
-        #[cfg(not(Py_3_12))]
-        {
-            head.nplaincellvars = fields.n_plain_cells;
-        }
-        #[cfg(Py_3_12)]
-        {
-            head.framesize = fields.n_variables + head.stacksize + self.frame_size;
-            head.version = fields.version;
-        }
-        head.localsplusnames = fields.localsplusnames;
-        head.localspluskinds = fields.localspluskinds;
-        head.filename = fields.filename;
-        head.name = fields.name;
-        head.qualname = fields.qualname;
-        head.linetable = fields.linetable;
         // SAFETY: there is room for the bytecode.
         unsafe {
-            let made = Self::make(head, fields.bytecode.len());
-            if !made.is_null() {
-                ptr::copy_nonoverlapping(fields.bytecode.as_ptr(), made.add(1).cast(), fields.bytecode.len());
+            let made = Self::make(self.code, fields.bytecode.len());
+            if made.is_null() {
+                return ptr::null_mut();
             }
+            let code = &mut *made;
+            code.head.size = (fields.bytecode.len() / 2) as isize;
+            code.consts = fields.consts;
+            code.names = fields.names;
+            code.exceptiontable = fields.exceptiontable;
+            code.flags = number(Field::Flags);
+            code.argcount = number(Field::ArgCount);
+            code.posonlyargcount = number(Field::PosOnlyArgCount);
+            code.kwonlyargcount = number(Field::KwOnlyArgCount);
+            code.stacksize = number(Field::StackSize);
+            code.firstlineno = number(Field::FirstLineNo);
+            code.nlocalsplus = fields.n_variables;
+            let [nlocals, ncellvars, nfreevars, firsttraceable] = fields.derived.map(u32::cast_signed);
+            code.nlocals = nlocals;
+            code.ncellvars = ncellvars;
+            code.nfreevars = nfreevars;
+            code.firsttraceable = firsttraceable;
+            #[cfg(not(Py_3_12))]
+            {
+                code.nplaincellvars = fields.n_plain_cells;
+            }
+            #[cfg(Py_3_12)]
+            {
+                code.framesize = fields.n_variables + number(Field::StackSize) + self.frame_size;
+                code.version = fields.version;
+            }
+            code.localsplusnames = fields.localsplusnames;
+            code.localspluskinds = fields.localspluskinds;
+            code.filename = fields.filename;
+            code.name = fields.name;
+            code.qualname = fields.qualname;
+            code.linetable = fields.linetable;
+            ptr::copy_nonoverlapping(fields.bytecode.as_ptr(), made.add(1).cast(), fields.bytecode.len());
             made.cast()
         }
     }
