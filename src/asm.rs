@@ -266,6 +266,11 @@ impl Assembler {
                 let operand = one()?;
                 common::name_operand(&text(operand)?).ok_or_else(|| unknown("common name", operand))?
             }
+            Oparg::Commons => {
+                return Err(format!(
+                    "{mnemonic} takes values from the table of a bundle, and no file has one that is assembled"
+                ));
+            }
             Oparg::Intrinsic => {
                 let operand = one()?;
                 let intrinsic = Intrinsic::ALL.into_iter().find(|intrinsic| intrinsic.name() == operand);

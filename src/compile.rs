@@ -10,7 +10,7 @@ use crate::graph::lower;
 use crate::heap::{Heap, Object, ObjectId};
 use crate::image::Image;
 use crate::key::Sharing;
-use crate::marshal::{self, Dump};
+use crate::marshal;
 use crate::profile::{Optimize, Profile};
 use crate::python::Field;
 use crate::schedule::schedule;
@@ -77,7 +77,7 @@ pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<
         true => Some(Cow::Owned(source::encode(dump, marshal, &graph, image.payload_len())?)),
         false => None,
     };
-    let filename = filename(dump);
+    let filename = filename(&dump.heap, dump.root);
     let module = module_name(&filename).into_owned();
     let magic = header.map_or(image.magic, |header| header.magic());
     let image = Image { magic, module: Cow::Owned(module), filename: Cow::Owned(filename), source, ..image };
@@ -85,9 +85,9 @@ pub fn compile<'a>(source: &Source<'a>, options: Options) -> Result<Initializer<
 }
 
 /// The top-level code object's filename, or nothing.
-fn filename(dump: &Dump<'_>) -> String {
-    let Object::Code(code) = dump.heap[dump.root] else { return String::new() };
-    match dump.heap[dump.heap.code(code).object(Field::FileName)] {
+pub(crate) fn filename(heap: &Heap<'_>, root: ObjectId) -> String {
+    let Object::Code(code) = heap[root] else { return String::new() };
+    match heap[heap.code(code).object(Field::FileName)] {
         Object::Str(text) => String::from_utf8_lossy(text.to_utf8(&mut Vec::new())).into_owned(),
         _ => String::new(),
     }

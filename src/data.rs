@@ -136,6 +136,30 @@ impl<'v> Data<'v> {
         Ok(())
     }
 
+    /// The numbers of so many common values.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub(crate) fn commons(&mut self, n: u32, numbers: &mut Vec<u32>) -> Result<()> {
+        numbers.clear();
+        let rest = self.rest[Section::References as usize];
+        // Each takes a byte at least.
+        if n as usize > rest.len() {
+            return Err(self.bad_varint(Section::References));
+        }
+        let mut at = 0;
+        numbers.reserve(n as usize);
+        for _ in 0..n {
+            let Some((number, after)) = varint::next(rest, at) else {
+                return Err(self.bad_varint(Section::References));
+            };
+            at = after;
+            numbers.push(number);
+        }
+        self.rest[Section::References as usize] = &rest[at..];
+        Ok(())
+    }
+
     #[inline]
     pub(crate) fn reference(&mut self) -> Result<u32> {
         let rest = &mut self.rest[Section::References as usize];

@@ -207,10 +207,16 @@ impl<'g> Emitter<'g> {
         Ok(())
     }
 
-    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
+    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS, LOAD_MANY_NAMES, LOAD_MANY_CONSTS.
     fn batch(&mut self, op: Op, ids: &[NodeId]) {
         self.op(op, u32::try_from(ids.len()).expect("no more than nodes"));
         for &id in ids {
+            if let Some(common) = self.graph.common(id) {
+                varint::write(&mut self.sections[Section::References as usize], common.oparg);
+                self.pushed();
+                self.made(id);
+                continue;
+            }
             let Object::Str(text) = *self.graph.object(id) else { unreachable!("only str are batched") };
             let len = self.take(Section::Names, text.raw().0);
             varint::write(&mut self.sections[Section::Counts as usize], len);

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use crate::bundle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::lazy::{self, Container};
@@ -50,6 +51,9 @@ impl<'a> Input<'a> {
     pub fn read(file: &'a [u8], python: Option<Python>) -> Result<Self> {
         if file.starts_with(&image::MAGIC) {
             return Initializer::read(file).map(Self::Initializer);
+        }
+        if file.starts_with(&bundle::MAGIC) {
+            return Err(Error::at(ErrorKind::BadContainer("it is a bundle: show, disasm and verify read those"), 0));
         }
         // A dump whose third and fourth byte are these would be one str of more than 160 MB.
         if file.get(2..4) != Some(b"\r\n")

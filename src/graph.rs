@@ -7,7 +7,9 @@
 //! - [`NodeId`]s are in topological order: what a node needs has a smaller id.
 //! - Edges of a node are its operands in the order pushed; those of a code object end with its tables.
 //! - Deferred nodes have no edges. What fills them stands apart, in the order of the file.
+//! - Common values, which one instruction loads from the table of a bundle, have none either.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use petgraph::algo::kosaraju_scc;
@@ -15,6 +17,7 @@ use petgraph::graph::DiGraph;
 
 use crate::error::{ErrorKind, Result};
 use crate::heap::{Children, Heap, Items, Object, ObjectId, fixed};
+use crate::isa::Instruction;
 use crate::key::{Keys, Sharing};
 use crate::marshal::{Dump, kind, shorten, unhashable};
 
@@ -79,6 +82,8 @@ pub struct Graph<'h, 'a> {
     edges: Vec<NodeId>,
     /// By object; `NONE` where it is not needed.
     node_of: Vec<u32>,
+    /// By node: what loads it, if it is a common value. Empty outside of bundles.
+    commons: Vec<Option<Instruction>>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -125,6 +130,11 @@ impl<'h, 'a> Graph<'h, 'a> {
         self.nodes[id.index()].table_uses
     }
 
+    /// What loads a node, if a bundle says that it is a common value.
+    pub(crate) fn common(&self, id: NodeId) -> Option<Instruction> {
+        self.commons.get(id.index()).copied().flatten()
+    }
+
     /// What a node is expected to be written as.
     pub(crate) fn kind(&self, id: NodeId) -> u8 {
         self.nodes[id.index()].kind
@@ -152,7 +162,7 @@ impl<'h, 'a> Graph<'h, 'a> {
 /// As [`lower_heap`].
 pub fn lower<'h, 'a>(dump: &'h Dump<'a>, sharing: Sharing) -> Result<Graph<'h, 'a>> {
     match &dump.order {
-        Some(order) => merge(&dump.heap, dump.root, Vec::new(), order, sharing),
+        Some(order) => merge(&dump.heap, dump.root, Vec::new(), order, sharing, None),
         None => lower_heap(&dump.heap, dump.root, sharing),
     }
 }
@@ -164,7 +174,32 @@ pub fn lower<'h, 'a>(dump: &'h Dump<'a>, sharing: Sharing) -> Result<Graph<'h, '
 /// without a hash.
 pub fn lower_heap<'h, 'a>(heap: &'h Heap<'a>, root: ObjectId, sharing: Sharing) -> Result<Graph<'h, 'a>> {
     let (deferred, order) = order(heap, root)?;
-    merge(heap, root, deferred, &order, sharing)
+    merge(heap, root, deferred, &order, sharing, None)
+}
+
+/// As [`lower_heap`], structurally, for a module of a bundle: `common` says what loads an object that is a common value.
+/// What only common values hold is no part of the graph. `order` is [`order`] of the heap.
+///
+/// # Errors
+/// As [`lower_heap`].
+pub(crate) fn lower_common<'h, 'a>(
+    heap: &'h Heap<'a>,
+    root: ObjectId,
+    (deferred, order): &Order,
+    common: &dyn Fn(ObjectId) -> Option<Instruction>,
+) -> Result<Graph<'h, 'a>> {
+    let mut is_needed = vec![false; heap.len()];
+    is_needed[root.index()] = true;
+    for id in deferred {
+        heap.children(*id).for_each(|held| is_needed[held.index()] = true);
+    }
+    for &id in order.iter().rev() {
+        if is_needed[id.index()] && common(id).is_none() {
+            heap.children(id).for_each(|held| is_needed[held.index()] = true);
+        }
+    }
+    let order: Vec<ObjectId> = order.iter().copied().filter(|id| is_needed[id.index()]).collect();
+    merge(heap, root, deferred.clone(), &order, Sharing::Structural, Some(common))
 }
 
 /// Numbers objects in `order`, in which each comes after what it holds; `deferred` are sorted.
@@ -174,6 +209,7 @@ fn merge<'h, 'a>(
     deferred: Vec<ObjectId>,
     order: &[ObjectId],
     sharing: Sharing,
+    common: Option<&dyn Fn(ObjectId) -> Option<Instruction>>,
 ) -> Result<Graph<'h, 'a>> {
     let mut graph = Graph {
         heap,
@@ -183,12 +219,20 @@ fn merge<'h, 'a>(
         nodes: Vec::with_capacity(order.len()),
         edges: Vec::with_capacity(5 * order.len() / 2),
         node_of: vec![NONE; heap.len()],
+        commons: Vec::new(),
     };
+    let mut of_commons = HashMap::new();
     let mut keys = Keys::new(heap, sharing, order.len());
     let mut hashable = Vec::new();
     for &object in order {
         if !deferred.is_empty() && deferred.binary_search(&object).is_ok() {
             graph.add_empty(object);
+            continue;
+        }
+        if let Some(common) = common
+            && let Some(instruction) = common(object)
+        {
+            graph.add_common(object, instruction, &mut of_commons);
             continue;
         }
         if heap[object].has_keys() {
@@ -240,6 +284,18 @@ impl<'a> Graph<'_, 'a> {
         let (number, edges, kind) = (self.next(), small(self.edges.len()), kind(&self.heap[object]));
         self.node_of[object.index()] = number;
         self.nodes.push(Node { object, edges, tables: edges, uses: 0, table_uses: 0, kind });
+    }
+
+    /// Numbers a common value.
+    fn add_common(&mut self, object: ObjectId, common: Instruction, numbers: &mut HashMap<Instruction, u32>) {
+        let next = self.next();
+        let number = *numbers.entry(common).or_insert(next);
+        if number == next {
+            self.add_empty(object);
+            self.commons.resize(self.nodes.len(), None);
+            self.commons[next as usize] = Some(common);
+        }
+        self.node_of[object.index()] = number;
     }
 
     /// Numbers an object, as a node of its own if nothing before it equals it.

@@ -522,6 +522,11 @@ impl<'a> Heap<'a> {
         self.items[at as usize] = id;
     }
 
+    /// How many items all containers have together.
+    pub(crate) fn n_items(&self) -> usize {
+        self.items.len()
+    }
+
     pub(crate) fn add_items(&mut self, items: &[ObjectId]) -> Items {
         let start = u32::try_from(self.items.len()).expect("inputs are below 2 GiB");
         self.items.extend_from_slice(items);

@@ -32,7 +32,7 @@ pub enum Section {
     ExceptionTables,
     /// Kinds of local variables.
     Kinds,
-    /// Slots from which instructions take their operands.
+    /// Slots from which instructions take their operands, and numbers of common values.
     References,
     /// Hashes of names.
     Hashes,
@@ -135,10 +135,12 @@ pub enum Oparg {
     Int,
     /// A Latin-1 code point.
     Char,
-    /// An entry of [`crate::common::CONSTS`].
+    /// An entry of [`crate::common::CONSTS`], or, behind those, of the table of a bundle.
     CommonConst,
-    /// An entry of [`crate::common::NAMES`].
+    /// An entry of [`crate::common::NAMES`], or, behind those, of the table of a bundle.
     CommonName,
+    /// Values, each a number in [`Section::References`]: an entry as of LOAD_COMMON_CONST or LOAD_COMMON_NAME.
+    Commons,
     /// A stack slot, 0 the bottom.
     Slot,
     /// A distance from the top of the stack, 1 the top.
@@ -280,6 +282,15 @@ impl Op {
     pub(crate) fn has_hashes(self) -> bool {
         matches!(self, Self::MakeNames | Self::MakeIdentifiers)
     }
+
+    /// Of an instruction that loads many common values: the one that loads one of them.
+    pub(crate) fn of_one(self) -> Self {
+        match self {
+            Self::LoadManyNames => Self::LoadCommonName,
+            Self::LoadManyConsts => Self::LoadCommonConst,
+            other => other,
+        }
+    }
 }
 
 /// The oparg's number where the table says so, else the number it says.
@@ -353,6 +364,10 @@ instructions! {
         "Ends with the top as the result; what lies below is dropped";
     0x1f StartCode "START_CODE" (Oparg::Unused) Pops::Fixed(1) => 0, Issue566,
         "Ends by executing the code object on top as the module's code";
+    0x20 LoadManyNames "LOAD_MANY_NAMES" (Oparg::Commons) Pops::Fixed(0) => OPARG, Own,
+        "Pushes so many common names, of the table of a bundle too; their numbers stand in the references";
+    0x21 LoadManyConsts "LOAD_MANY_CONSTS" (Oparg::Commons) Pops::Fixed(0) => OPARG, Own,
+        "As LOAD_MANY_NAMES, of common constants";
 }
 
 /// A function of CALL_INTRINSIC_1 or CALL_INTRINSIC_2.
@@ -394,7 +409,7 @@ impl Intrinsic {
 }
 
 /// An instruction, its EXTENDED_ARGs folded into its operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instruction {
     /// The opcode.
     pub op: Op,

@@ -45,6 +45,8 @@
 extern crate self as rehydrate;
 
 pub mod asm;
+pub mod bundle;
+pub mod bundler;
 pub mod caches;
 pub mod canonical;
 pub mod check;

@@ -106,8 +106,10 @@ impl<'v> Listing<'v> {
     /// The instructions, in order.
     pub fn rows(&self) -> Rows<'v> {
         let image = self.verified.image();
+        let table = self.verified.table();
         Rows {
             verified: self.verified,
+            commons: table.map_or_else(Vec::new, |table| disassemble(table.verified(), &[]).rows().returned()),
             data: Data::new(image),
             at: 0,
             n_tables: [0; Section::ALL.len()],
@@ -274,8 +276,10 @@ pub struct Rows<'v> {
     n_tables: [u32; Section::ALL.len()],
     /// Where the operands of the instruction come from.
     operands: Vec<Option<u32>>,
-    /// The str of MAKE_STRINGS.
+    /// The str of MAKE_STRINGS, or what LOAD_MANY_NAMES loads.
     made: Vec<String>,
+    /// What the table of the bundle holds, names first.
+    commons: Vec<String>,
     stack: Vec<Summary>,
 }
 
@@ -315,6 +319,22 @@ impl<'v> Iterator for Rows<'v> {
 }
 
 impl<'v> Rows<'v> {
+    /// Summaries of what the tuple holds that is made and returned in the end.
+    fn returned(mut self) -> Vec<String> {
+        let instructions = &self.verified.image().instructions;
+        loop {
+            let (instruction, next) = Instruction::decode(instructions, self.at).expect(VERIFIED);
+            if matches!(instructions.get(next..), Some([end, _]) if *end == Op::ReturnValue as u8) {
+                self.data.operands(instruction, self.verified.python(), &mut self.operands).expect(VERIFIED);
+                let base = self.stack.len() - instruction.pops(&self.operands) as usize;
+                let gathered = self.gather(base);
+                let items = if self.operands.is_empty() { &self.stack[base..] } else { &gathered };
+                return items.iter().map(|item| item.borrow().clone()).collect();
+            }
+            self.next();
+        }
+    }
+
     /// How the operand is spelled.
     fn operand(&mut self, Instruction { op, oparg }: Instruction) -> String {
         match op.info().oparg {
@@ -338,8 +358,13 @@ impl<'v> Rows<'v> {
                 let spelled = |slot: &Option<u32>| slot.map_or_else(|| "pop".to_owned(), |slot| slot.to_string());
                 self.operands.iter().map(spelled).collect::<Vec<_>>().join(" ")
             }
-            Oparg::CommonConst => common::CONSTS[oparg as usize].1.to_owned(),
-            Oparg::CommonName => text(common::NAMES[oparg as usize].as_bytes()),
+            Oparg::CommonConst | Oparg::CommonName => self.common(op, oparg),
+            Oparg::Commons => {
+                let mut numbers = Vec::new();
+                self.data.commons(oparg, &mut numbers).expect(VERIFIED);
+                self.made = numbers.iter().map(|number| self.common(op.of_one(), *number)).collect();
+                self.made.join(" ")
+            }
             Oparg::Intrinsic => Intrinsic::ALL[oparg as usize].name().to_owned(),
             Oparg::Length(section) => {
                 let bytes = self.data.take(section, oparg).expect(VERIFIED);
@@ -349,6 +374,21 @@ impl<'v> Rows<'v> {
                     _ => text(bytes),
                 }
             }
+        }
+    }
+
+    /// How a common value is spelled: one of the table of a bundle by its summary.
+    fn common(&self, op: Op, number: u32) -> String {
+        let number = number as usize;
+        if op == Op::LoadCommonName {
+            return match number.checked_sub(common::NAMES.len()) {
+                Some(of_table) => self.commons[of_table].clone(),
+                None => text(common::NAMES[number].as_bytes()),
+            };
+        }
+        match (number.checked_sub(common::CONSTS.len()), self.verified.table()) {
+            (Some(of_table), Some(table)) => self.commons[table.commons().n_names() + of_table].clone(),
+            _ => common::CONSTS[number].1.to_owned(),
         }
     }
 
@@ -403,7 +443,7 @@ impl<'v> Rows<'v> {
             | Op::MakeLong => shortened(operand, WIDTH).unwrap_or_default(),
             Op::LoadFast => return self.push(Rc::clone(&self.stack[n])),
             Op::Copy => return self.push(Rc::clone(&self.stack[base - n])),
-            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => {
+            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers | Op::LoadManyNames | Op::LoadManyConsts => {
                 let made = self.made.iter().map(|made| shortened(made, WIDTH).unwrap_or_default());
                 self.stack.extend(made.map(|made| Rc::new(RefCell::new(made))));
                 return self.stack.last().map(|last| last.borrow().clone()).unwrap_or_default();

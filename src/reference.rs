@@ -121,6 +121,7 @@ fn operand(oparg: Oparg) -> String {
         Oparg::Mask => "mask".to_owned(),
         Oparg::CommonConst => "constant".to_owned(),
         Oparg::CommonName => "name".to_owned(),
+        Oparg::Commons => "values".to_owned(),
         Oparg::Slot => "slot".to_owned(),
         Oparg::Depth => "distance".to_owned(),
         Oparg::Length(section) => format!("length in {}", section.name()),

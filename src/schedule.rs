@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 use crate::graph::{Graph, NodeId};
 use crate::heap::Object;
-use crate::isa::Op;
+use crate::isa::{Instruction, Op};
 use crate::key::Sharing;
 use crate::profile::Profile;
 use crate::python::{Field, FieldKind};
@@ -61,6 +61,16 @@ const HIGH_WEIGHT: u32 = 3;
 /// it with one byte; behind the near ones, the least used, so that COPY reaches the hot ones from above. Uses from high
 /// above the slots count for more among the near ones, and for nothing behind them.
 pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Schedule {
+    schedule_as(graph, shared, profile, |_| false)
+}
+
+/// As [`schedule`], where more is a name than the code objects of the graph tell.
+pub(crate) fn schedule_as(
+    graph: &Graph<'_, '_>,
+    shared: &Shared,
+    profile: Profile,
+    is_name: impl Fn(NodeId) -> bool,
+) -> Schedule {
     let mut schedule = Schedule { slots: Vec::new(), slot_of: vec![NONE; graph.len()], batches: Vec::new() };
     for (id, _) in &graph.deferred {
         schedule.push(*id);
@@ -78,13 +88,21 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
     let n_deferred = graph.deferred.len();
     if profile.is_for_loaders() {
         // Names need nothing, so they can stand below all else.
-        let classes = Classes::new(graph);
-        let batch = |id: NodeId| is_batched(graph.object(id)).then(|| classes.op(id));
+        let mut classes = Classes::new(graph);
+        graph.ids().filter(|id| is_name(*id)).for_each(|id| classes.is_name[id.index()] = true);
+        let batch = |id: NodeId| match graph.common(id) {
+            Some(Instruction { op: Op::LoadCommonName, .. }) => Some(Op::LoadManyNames),
+            Some(_) => Some(Op::LoadManyConsts),
+            None => is_batched(graph.object(id)).then(|| classes.op(id)),
+        };
+        // To the first three a loader counts no references, as long as nothing else stands between them.
         hoisted.sort_by_cached_key(|id| match batch(*id) {
-            Some(Op::MakeNames) => (0, Reverse(graph.uses(*id)), *id),
-            Some(Op::MakeIdentifiers) => (1, Reverse(graph.uses(*id)), *id),
-            Some(_) => (2, Reverse(graph.uses(*id)), *id),
-            None => (3, Reverse(0), *id),
+            Some(Op::LoadManyNames) => (0, Reverse(graph.uses(*id)), *id),
+            Some(Op::MakeNames) => (1, Reverse(graph.uses(*id)), *id),
+            Some(Op::MakeIdentifiers) => (2, Reverse(graph.uses(*id)), *id),
+            Some(Op::LoadManyConsts) => (3, Reverse(graph.uses(*id)), *id),
+            Some(_) => (4, Reverse(graph.uses(*id)), *id),
+            None => (5, Reverse(0), *id),
         });
         hoisted.into_iter().for_each(|id| schedule.push(id));
         schedule.note_batches(n_deferred, batch);
@@ -106,7 +124,7 @@ pub fn schedule(graph: &Graph<'_, '_>, shared: &Shared, profile: Profile) -> Sch
 }
 
 /// What the names of a graph are to the code objects that need them.
-struct Classes {
+pub(crate) struct Classes {
     /// By node: whether a code object uses it as a name.
     is_name: Vec<bool>,
     /// By node: whether it is the name or qualified name of a code object, or looks like a name where a constant holds it.
@@ -114,7 +132,7 @@ struct Classes {
 }
 
 impl Classes {
-    fn new(graph: &Graph<'_, '_>) -> Self {
+    pub(crate) fn new(graph: &Graph<'_, '_>) -> Self {
         let mut classes = Self { is_name: vec![false; graph.len()], is_identifier: vec![false; graph.len()] };
         for id in graph.ids() {
             classes.is_identifier[id.index()] =
@@ -134,7 +152,7 @@ impl Classes {
     }
 
     /// The instruction that makes a name together with others of its class.
-    fn op(&self, id: NodeId) -> Op {
+    pub(crate) fn op(&self, id: NodeId) -> Op {
         match (self.is_name[id.index()], self.is_identifier[id.index()]) {
             (true, _) => Op::MakeNames,
             (false, true) => Op::MakeIdentifiers,

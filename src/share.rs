@@ -128,6 +128,9 @@ pub(crate) fn fewest_bytes(value: i64) -> (usize, [u8; 8]) {
 ///
 /// Every frozenset of an identity graph is its own object, so it does not take the empty one of the table there.
 pub(crate) fn immediate(graph: &Graph<'_, '_>, id: NodeId, profile: Profile) -> Option<Instruction> {
+    if let Some(common) = graph.common(id) {
+        return Some(common);
+    }
     let constant = |constant: CommonConst| Instruction { op: Op::LoadCommonConst, oparg: constant.operand() };
     Some(match *graph.object(id) {
         Object::None => constant(CommonConst::None),
@@ -214,6 +217,9 @@ impl Sharer<'_> {
     fn decide(&mut self, id: NodeId) -> Decision {
         let graph = self.graph;
         let note = self.notes[id.index()];
+        if graph.common(id).is_some() && graph.uses(id) + graph.table_uses(id) > 0 {
+            return Decision::Hoist;
+        }
         if (graph.uses(id) == 0) & !note.is_in_two_sections {
             return Decision::Table;
         }

@@ -211,6 +211,7 @@ fn is_reference(oparg: Oparg) -> bool {
         | Oparg::Mask
         | Oparg::CommonConst
         | Oparg::CommonName
+        | Oparg::Commons
         | Oparg::Length(_)
         | Oparg::Count
         | Oparg::Pairs

@@ -9,9 +9,12 @@
 //! - What is put into a set, or is a key, has a hash.
 //! - Hashes are those of the names.
 //! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
+//! - What is taken from the table of a bundle is in that table, which was verified before.
 
+mod commons;
 mod step;
 
+pub use commons::{CommonTable, Commons, execute_table, verify_table};
 pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 
 use crate::caches::{self, has_caches};
@@ -37,6 +40,7 @@ pub struct Verified<'a> {
     restored: Vec<u8>,
     restored_ends: Vec<usize>,
     starts: bool,
+    table: Option<&'a CommonTable<'a>>,
 }
 
 impl<'a> Verified<'a> {
@@ -53,6 +57,11 @@ impl<'a> Verified<'a> {
     /// Whether it ends in START_CODE.
     pub fn starts_code(&self) -> bool {
         self.starts
+    }
+
+    /// The table of its bundle, if it has one.
+    pub(crate) fn table(&self) -> Option<&'a CommonTable<'a>> {
+        self.table
     }
 
     /// The bytecode of each code object whose caches were left out, whole, in order.
@@ -194,14 +203,22 @@ impl Value {
 /// # Errors
 /// What does not hold of the invariants, with its byte and the part of the image it is in.
 pub fn verify(image: Image<'_>) -> Result<Verified<'_>> {
-    let mut verifier = Verifier::new(&image, Nothing)?;
+    verify_with(image, None)
+}
+
+/// Verifies an image of a bundle, against the bundle's table.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with<'a>(image: Image<'a>, table: Option<&'a CommonTable<'a>>) -> Result<Verified<'a>> {
+    let mut verifier = Verifier::new(&image, table.map(CommonTable::commons), Nothing)?;
     let (_, starts) = verifier.run(image.max_stack)?;
     let (n_objects, n_items) = (verifier.n_objects, verifier.n_items);
     let (restored, restored_ends) =
         (std::mem::take(&mut verifier.restored), std::mem::take(&mut verifier.restored_ends));
     let python = verifier.python;
     drop(verifier);
-    Ok(Verified { python, n_objects, n_items, restored, restored_ends, starts, image })
+    Ok(Verified { python, n_objects, n_items, restored, restored_ends, starts, table, image })
 }
 
 /// Verifies an image, and has an executor make the value of each instruction as soon as it is verified: the result, and
@@ -214,7 +231,19 @@ pub fn execute<'v, E: Executor<'v>>(
     image: &'v Image<'_>,
     executor: E,
 ) -> std::result::Result<(E::Object, bool), E::Error> {
-    Verifier::new(image, executor)?.run(image.max_stack)
+    execute_with(image, None, executor)
+}
+
+/// As [`execute`], of an image of a bundle; `commons` says what the bundle's table holds.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_with<'v, E: Executor<'v>>(
+    image: &'v Image<'_>,
+    commons: Option<&'v Commons>,
+    executor: E,
+) -> std::result::Result<(E::Object, bool), E::Error> {
+    Verifier::new(image, commons, executor)?.run(image.max_stack)
 }
 
 /// Executes nothing.
@@ -265,6 +294,14 @@ struct Verifier<'v, E: Executor<'v>> {
     instructions: &'v [u8],
     data: Data<'v>,
     executor: E,
+    /// What the table of the bundle holds, if there is one.
+    commons: Option<&'v Commons>,
+    /// The numbers of LOAD_MANY_NAMES and LOAD_MANY_CONSTS.
+    numbers: Vec<u32>,
+    /// If this is a table: what the tuple holds that is returned, once it is made.
+    items: Option<Vec<Value>>,
+    /// How long the tuple is that was returned.
+    n_returned: usize,
     /// Where the instruction begins.
     at: usize,
     stack: Vec<Slot<E::Object>>,
@@ -294,7 +331,7 @@ impl<'v, E: Executor<'v>> Drop for Verifier<'v, E> {
 }
 
 impl<'v, E: Executor<'v>> Verifier<'v, E> {
-    fn new(image: &'v Image<'_>, executor: E) -> Result<Self> {
+    fn new(image: &'v Image<'_>, commons: Option<&'v Commons>, executor: E) -> Result<Self> {
         let python = image.python()?;
         // Of code objects, there is one for a dozen instructions.
         let n_expected = image.instructions.len() / 24;
@@ -305,6 +342,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             instructions: &image.instructions,
             data: Data::new(image),
             executor,
+            commons,
+            numbers: Vec::new(),
+            items: None,
+            n_returned: usize::MAX,
             at: 0,
             // What the header states is believed only as far as the instructions can reach.
             stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
@@ -328,12 +369,16 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let starts = loop {
             let (instruction, next) =
                 Instruction::decode(self.instructions, self.at).map_err(|error| error.inside("the instructions"))?;
+            if self.items.is_some() {
+                self.note_items(instruction, next);
+            }
             match instruction.op {
                 Op::BuildTupleFrom => self.tuple_from(instruction)?,
                 Op::MakeFullCode => self.full_code(instruction)?,
                 Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction)?,
                 Op::MakeString => self.text(instruction)?,
                 Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => self.strings(instruction)?,
+                Op::LoadManyNames | Op::LoadManyConsts => self.load_many(instruction)?,
                 Op::ReturnValue | Op::StartCode => {
                     self.check_result(instruction, next)?;
                     break instruction.op == Op::StartCode;
@@ -348,7 +393,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if reached != max_stack {
             return Err(Error::from(ErrorKind::WrongStack { stated: max_stack, reached }).into());
         }
-        let result = self.stack.pop().expect("the result is there").object;
+        let Slot { object: result, value } = self.stack.pop().expect("the result is there");
+        self.n_returned = if value.has(TUPLE) { value.len as usize } else { usize::MAX };
         // An immortal name is worth as much as a reference to it.
         self.n_immortal = self.n_immortal.min(self.stack.len());
         Ok((result, starts))
@@ -415,6 +461,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             | Op::MakeString
             | Op::MakeStrings
             | Op::MakeNames
+            | Op::LoadManyNames
+            | Op::LoadManyConsts
             | Op::MakeIdentifiers
             | Op::ReturnValue
             | Op::StartCode => unreachable!("it has a function of its own"),
@@ -493,7 +541,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             self.check_operand(instruction)?;
         }
         let object = self.make(Step::Load(instruction))?;
-        self.push(object, load(instruction));
+        let value = self.loaded(instruction);
+        self.push(object, value);
         Ok(())
     }
 
@@ -605,8 +654,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Oparg::Int | Oparg::Char => within(256),
             Oparg::Mask => within(1 << self.python.layout().operands.len()),
             Oparg::Strings => (1..=MAX_OPARG).contains(&oparg),
-            Oparg::CommonConst => within(common::CONSTS.len()),
-            Oparg::CommonName => within(common::NAMES.len()),
+            Oparg::CommonConst | Oparg::CommonName => within(self.n_common(op)),
+            Oparg::Commons => self.commons.is_some() && (1..=MAX_OPARG).contains(&oparg),
             Oparg::Intrinsic => Intrinsic::ALL.get(oparg as usize).is_some_and(|intrinsic| intrinsic.op() == op),
             Oparg::Count if op == Op::BuildSlice => oparg == 3,
             Oparg::Slot | Oparg::Depth | Oparg::Length(_) | Oparg::Count | Oparg::Pairs | Oparg::References => {
@@ -614,7 +663,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
         };
         if !fits {
-            return Err(self.wrong(instruction, "the operand is out of range"));
+            let of_bundle = matches!(op.info().oparg, Oparg::CommonConst | Oparg::CommonName | Oparg::Commons);
+            let why = if of_bundle && self.commons.is_none() { NO_TABLE } else { "the operand is out of range" };
+            return Err(self.wrong(instruction, why));
         }
         let known = match op {
             Op::BuildSlice => self.python.has_slices(),
@@ -1100,6 +1151,8 @@ const _: () = assert!(common::NAMES.len() == 256);
 
 /// So many names ahead, an executor is told of a hash.
 const AHEAD: usize = 8;
+
+const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
 
 /// Most tables that a code object of any version has.
 const MAX_TABLES: usize = 4;

@@ -15,11 +15,31 @@ use crate::heap::{Code, Heap, Items, Object, ObjectId, Str, fixed};
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::verify::Verified;
 
-/// Executes an initializer: the objects, and the one that it returns or would start.
+/// Executes an initializer: the objects, and the one that it returns or would start. The values of its bundle's table are
+/// among the objects, if it has one.
 pub fn run<'v>(verified: &'v Verified<'_>) -> (Heap<'v>, ObjectId) {
+    let heap = Heap::with_capacity(verified.python(), verified.n_objects(), verified.n_items());
+    let Some(table) = verified.table() else { return run_in(heap, verified, Commons::default()) };
+    let (heap, root) = run_in(heap, table.verified(), Commons::default());
+    let Object::Tuple(values) = heap[root] else { unreachable!("{VERIFIED}") };
+    let (names, consts) = heap.items(values).split_at(table.commons().n_names());
+    let commons = Commons { names: names.to_vec(), consts: consts.to_vec() };
+    run_in(heap, verified, commons)
+}
+
+/// The values of the table of a bundle.
+#[derive(Default)]
+struct Commons {
+    names: Vec<ObjectId>,
+    consts: Vec<ObjectId>,
+}
+
+fn run_in<'v>(heap: Heap<'v>, verified: &'v Verified<'_>, commons: Commons) -> (Heap<'v>, ObjectId) {
     let image = verified.image();
     let mut machine = Machine {
-        heap: Heap::with_capacity(verified.python(), verified.n_objects(), verified.n_items()),
+        heap,
+        commons,
+        numbers: Vec::new(),
         data: Data::new(image),
         stack: Vec::with_capacity(image.max_stack as usize),
         restored: verified.restored(),
@@ -65,6 +85,9 @@ struct Machine<'v, R> {
     restored: R,
     /// Where the operands of the instruction come from.
     operands: Vec<Option<u32>>,
+    commons: Commons,
+    /// Which common values the instruction loads.
+    numbers: Vec<u32>,
     /// By section of tables: the inline tables, by number.
     tables: [Vec<ObjectId>; Section::ALL.len()],
     /// What the containers hold that were appended or added to.
@@ -90,9 +113,20 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 self.heap.add(Object::Str(Str::latin1(std::slice::from_ref(text), true)))
             }),
             Op::LoadCommonConst => self.common_const(n),
-            Op::LoadCommonName => *self.names[n].get_or_insert_with(|| {
-                self.heap.add(Object::Str(Str::utf8(common::NAMES[n].as_bytes(), true).expect(VERIFIED)))
-            }),
+            Op::LoadCommonName => self.common_name(n),
+            Op::LoadManyNames | Op::LoadManyConsts => {
+                let mut numbers = std::mem::take(&mut self.numbers);
+                self.data.commons(oparg, &mut numbers).expect(VERIFIED);
+                for number in &numbers {
+                    let value = match op {
+                        Op::LoadManyNames => self.common_name(*number as usize),
+                        _ => self.common_const(*number as usize),
+                    };
+                    self.stack.push(value);
+                }
+                self.numbers = numbers;
+                return None;
+            }
             Op::LoadFast => self.stack[n],
             Op::Copy => self.stack[self.stack.len() - n],
             Op::MakeString | Op::MakeStringUtf8 => self.text(Section::Strings, oparg),
@@ -143,7 +177,19 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
         None
     }
 
+    fn common_name(&mut self, at: usize) -> ObjectId {
+        if let Some(of_table) = at.checked_sub(common::NAMES.len()) {
+            return self.commons.names[of_table];
+        }
+        *self.names[at].get_or_insert_with(|| {
+            self.heap.add(Object::Str(Str::utf8(common::NAMES[at].as_bytes(), true).expect(VERIFIED)))
+        })
+    }
+
     fn common_const(&mut self, at: usize) -> ObjectId {
+        if let Some(of_table) = at.checked_sub(common::CONSTS.len()) {
+            return self.commons.consts[of_table];
+        }
         match common::CONSTS[at].0 {
             CommonConst::None => fixed::NONE,
             CommonConst::True => fixed::TRUE,

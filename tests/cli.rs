@@ -753,3 +753,31 @@ fn every_way_to_compile_passes_every_check() {
         desk.run("verify b.pyinit").exits(0).prints("b.pyinit: ok\n");
     }
 }
+
+#[test]
+fn a_bundle_is_made_shown_listed_and_verified() {
+    let desk = Desk::with(&[
+        ("app/__pycache__/greeting.cpython-315.pyc", "greeting-unchecked.cpython-313.pyc"),
+        ("app/__pycache__/pair.cpython-313.pyc", "greeting-unchecked.cpython-313.pyc"),
+        ("app/__pycache__/greeting.cpython-313.pyc", "greeting-checked.cpython-313.pyc"),
+    ]);
+    desk.put("app/greeting.py", b"");
+    desk.put("app/pair.py", b"");
+    desk.put("app/lone.py", b"");
+    let several = desk.run("bundle app -o app.pybundle").exits(2);
+    several.complains("error: there are .pyc of cpython-313, cpython-315: say which with --python\n");
+    let made = desk.run("bundle app -o app.pybundle --python 3.13").exits(1).text();
+    assert_eq!(made, "");
+    let shown = desk.run("show app.pybundle").exits(0).complains("").text();
+    assert!(
+        shown.starts_with("; app.pybundle: bundle of Python 3.13, level of optimization 0, checked: 2 modules;"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("pair.py in app\n"), "{shown}");
+    desk.run("show app.pybundle --format json").exits(0).shows("\"modules\":[{\"name\":\"greeting\"");
+    desk.run("disasm app.pybundle --module pair").exits(0).shows("LOAD_MANY_NAMES");
+    desk.run("disasm app.pybundle").exits(0).shows("BUILD_TUPLE_FROM");
+    desk.run("disasm app.pybundle --module other").exits(1);
+    desk.run("verify app.pybundle").exits(0).shows("app.pybundle: ok");
+    desk.run("decompile app.pybundle").exits(1);
+}

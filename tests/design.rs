@@ -35,8 +35,9 @@ impl fmt::Display for Half {
     }
 }
 
-const RUNTIME: [&str; 18] = [
+const RUNTIME: [&str; 19] = [
     "asm",
+    "bundle",
     "caches",
     "common",
     "data",

@@ -33,6 +33,7 @@ except ImportError as error:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from py_compile import PycInvalidationMode
     from typing import Any
 
@@ -79,14 +80,19 @@ def compile_file(
     )
 
 
-def install() -> None:
-    """Make imports use the initializers in __pycache__.
+def install(*, bundles: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Make imports use the initializers in __pycache__, and those of *bundles*: the paths of .pybundle files.
 
     Where there is none, or a stale one, a module is imported as ever, and its initializer is written for the next time,
-    unless `sys.dont_write_bytecode` is set. In a subinterpreter nothing happens, as Rust extensions cannot be loaded there.
+    unless `sys.dont_write_bytecode` is set.
+
+    Modules of a bundle come from there before `sys.path` is searched, if their sources are those of which the bundle was
+    made. A bundle that cannot be used, because it is of another Python for one, is reported by a RuntimeWarning.
+
+    In a subinterpreter nothing happens, as Rust extensions cannot be loaded there.
     """
     if _hook is not None:
-        _hook.install()
+        _hook.install(bundles)
 
 
 def uninstall() -> None:
@@ -99,7 +105,7 @@ def status() -> dict[str, Any]:
     """Say what is active in this process, and why.
 
     "hook" counts the modules that came from initializers ("hits") and those that did not ("misses"), the initializers
-    written, and keeps the first warning and the last failure to write. The other entries are the executor's. In a
+    written, lists the bundles, and keeps the first warning and the last failure to write. The other entries are the executor's. In a
     subinterpreter, "refused" says why nothing is active.
     """
     if _native is None:

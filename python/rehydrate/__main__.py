@@ -1,6 +1,6 @@
 """The command line: `python -m rehydrate`.
 
-`compile` of sources and folders works in the manner of `compileall`. All else is the Rust tool's, `compile` of .pyc files
+`compile` of sources and folders works in the manner of `compileall`; `bundle` compiles what has no current .pyc. All else is the Rust tool's, `compile` of .pyc files
 and marshal dumps included.
 """
 
@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         from . import _compile
 
         return _compile.main(arguments[1:])
+    if arguments[:1] == ["bundle"]:
+        from . import _bundle
+
+        return _bundle.main(arguments[1:])
     sys.stdout.flush()
     return _native._main(["rehydrate", *arguments])
 

@@ -9,6 +9,8 @@ when there is no initializer is said here.
 Invariants:
 - Whatever is wrong with an initializer, or with the folder it belongs into, an import succeeds or fails as without it.
 - An initializer is written only of a .pyc that importlib wrote, or took for current, and never in place.
+
+A bundle is a finder of its own on `sys.meta_path`, before the one that searches `sys.path`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from __future__ import annotations
 import sys
 
 # What `importlib.machinery` hands on, without importing it: this module is imported when an interpreter starts.
-from _frozen_importlib_external import FileFinder, SourceFileLoader, cache_from_source
+from _frozen_importlib_external import FileFinder, PathFinder, SourceFileLoader, cache_from_source
 
 from . import _native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
     from typing import Any
 
 #: Where importlib asks whether case matters before it finds a module; there its own method does.
@@ -34,6 +38,15 @@ base_find_spec: Any = FileFinder.find_spec
 
 get_code: Any = _native.method(_native.get_code)
 find_spec: Any = _native.method(_native.find_spec)
+
+
+class BundleLoader(SourceFileLoader):
+    """Takes code objects from a bundle; from elsewhere, as ever, what is not there or not current."""
+
+    #: The `_native.Bundle` that made the spec.
+    bundle: _native.Bundle
+
+    get_code: Any = _native.method(_native.get_bundled_code)
 
 
 def missed(loader: Any, damage: str | None) -> None:
@@ -98,15 +111,36 @@ def is_installed() -> bool:
     return vars(SourceFileLoader).get("get_code") is get_code
 
 
-def install() -> None:
-    """Puts our methods in the place of importlib's."""
+def install(bundles: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Puts our methods in the place of importlib's, and finders of bundles before that of `sys.path`."""
+    for path in bundles:
+        _add_bundle(path)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
     if not sys.platform.startswith(_CASE_INSENSITIVE):
         FileFinder.find_spec = find_spec  # type: ignore[method-assign]
 
 
+def _add_bundle(path: str | os.PathLike[str]) -> None:
+    try:
+        bundle = _native.Bundle(path)
+    except (OSError, ValueError) as error:
+        _warn(_os.fspath(path), str(error))
+        return
+    if any(other.path == bundle.path for other in _bundles()):
+        return
+    finders = sys.meta_path
+    at = finders.index(PathFinder) if PathFinder in finders else len(finders)
+    finders.insert(at, bundle)  # type: ignore[arg-type]  # typeshed asks for what importlib does not
+
+
+def _bundles() -> list[_native.Bundle]:
+    return [finder for finder in sys.meta_path if isinstance(finder, _native.Bundle)]
+
+
 def uninstall() -> None:
-    """Puts back what `install` replaced."""
+    """Puts back what `install` replaced, and takes its finders away."""
+    for bundle in _bundles():
+        sys.meta_path.remove(bundle)  # type: ignore[arg-type]
     if is_installed():
         # It is inherited, unless somebody else replaced it before us.
         del SourceFileLoader.get_code
@@ -119,7 +153,8 @@ def uninstall() -> None:
 def status() -> dict[str, Any]:
     """What the hook did so far in this process."""
     hits, misses = _native.counts()
-    return {"installed": is_installed(), "hits": hits, "misses": misses} | _state
+    bundles = [{"path": bundle.path, "hits": bundle.hits} for bundle in _bundles()]
+    return {"installed": is_installed(), "hits": hits, "misses": misses, "bundles": bundles} | _state
 
 
 _os: Any = sys.modules["posix" if "posix" in sys.builtin_module_names else "nt"]

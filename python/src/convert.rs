@@ -15,7 +15,7 @@ use crate::bytes::Bytes;
 use crate::execute::execute;
 
 /// ValueError, with the text of ours: what is wrong, where, and inside what.
-fn refused(error: Error) -> PyErr {
+pub(crate) fn refused(error: Error) -> PyErr {
     match error.kind() {
         // Its text has advice for the command line.
         ErrorKind::NotPyc => PyValueError::new_err(NEITHER),
@@ -104,7 +104,7 @@ pub(crate) fn load<'py>(
 }
 
 /// Maps a file; an empty one has nothing to map.
-fn map(path: &std::path::Path) -> std::io::Result<Option<Mmap>> {
+pub(crate) fn map(path: &std::path::Path) -> std::io::Result<Option<Mmap>> {
     let file = File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(None);
@@ -115,7 +115,7 @@ fn map(path: &std::path::Path) -> std::io::Result<Option<Mmap>> {
 }
 
 /// Rust's texts of system errors end in their number, which Python writes itself.
-fn strip(error: &std::io::Error) -> String {
+pub(crate) fn strip(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -12,10 +12,11 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
+use rehydrate::bundle::Bundle;
 use rehydrate::common::{self, CommonConst};
 use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
 use rehydrate::python::{Field, Python as Version};
-use rehydrate::verify::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
+use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, caches, verify, vm};
 
 use crate::layout::{AsciiStr, CodeObject, VERSION};
@@ -197,30 +198,122 @@ fn made<'py, 's>(
         );
         return Err(PyValueError::new_err(why));
     }
+    let (result, starts) = built(py, shared, image, None, filename)?;
+    Ok((initializer.image, result, starts))
+}
+
+/// What an image makes, against the table of its bundle if it is of one, and whether it is to be started.
+fn built<'py>(
+    py: Python<'py>,
+    shared: &'static Shared,
+    image: &Image<'_>,
+    of: Option<(&Bundle<'_>, &BundleValues)>,
+    filename: Option<&Bound<'py, PyString>>,
+) -> PyResult<(Bound<'py, PyAny>, bool)> {
     let (path, _) = shared.path();
     if path == Path::Marshal {
-        let (result, starts) = through_marshal(py, image, filename)?;
-        return Ok((initializer.image, result, starts));
+        return through_marshal(py, image, of, filename);
     }
+    let values = of.map(|(_, values)| values);
+    let commons = values.map(|values| &values.commons);
     let executed = match &shared.probed.heads {
         Ok(heads) if path == Path::Direct => {
-            verify::execute(image, Machine::<true>::new(py, shared, *heads, image, filename))
+            verify::execute_with(image, commons, Machine::<true>::new(py, shared, *heads, image, values, filename))
         }
-        Ok(heads) => verify::execute(image, Machine::<false>::new(py, shared, *heads, image, filename)),
+        Ok(heads) => {
+            verify::execute_with(image, commons, Machine::<false>::new(py, shared, *heads, image, values, filename))
+        }
         Err(_) => Err(Failure::new(Why::NotConstructible)),
     };
-    let (result, starts) = match executed.map_err(|failure| *failure.0) {
-        Ok(result) => result,
-        Err(Why::Refused(error)) => return Err(refused(error)),
-        Err(Why::Raised(error)) => return Err(error),
-        Err(Why::NotConstructible) => {
-            let (result, starts) = through_marshal(py, image, filename)?;
-            return Ok((initializer.image, result, starts));
+    match executed.map_err(|failure| *failure.0) {
+        // SAFETY: a reference that the machine gave up.
+        Ok((result, starts)) => Ok((unsafe { Bound::from_owned_ptr(py, result) }, starts)),
+        Err(Why::Refused(error)) => Err(PyValueError::new_err(error.to_string())),
+        Err(Why::Raised(error)) => Err(error),
+        Err(Why::NotConstructible) => through_marshal(py, image, of, filename),
+    }
+}
+
+/// The values that the initializers of a bundle load from its table, behind those that all initializers can load.
+pub(crate) struct BundleValues {
+    commons: Commons,
+    /// The tuple that holds those of the table.
+    tuple: *mut PyObject,
+    names: Vec<*mut PyObject>,
+    consts: Vec<*mut PyObject>,
+}
+
+// SAFETY: they are used, and dropped, under the GIL alone.
+unsafe impl Send for BundleValues {}
+// SAFETY: as above.
+unsafe impl Sync for BundleValues {}
+
+impl Drop for BundleValues {
+    fn drop(&mut self) {
+        let built_in = self.names.iter().take(common::NAMES.len()).chain(self.consts.iter().take(common::CONSTS.len()));
+        for object in built_in.chain([&self.tuple]) {
+            // SAFETY: references that it holds; a bundle is dropped under the GIL.
+            unsafe { ffi::Py_XDECREF(*object) };
         }
-    };
-    // SAFETY: a reference that the machine gave up.
-    let result = unsafe { Bound::from_owned_ptr(py, result) };
-    Ok((initializer.image, result, starts))
+    }
+}
+
+/// Why this interpreter cannot use bundles, if it cannot.
+pub(crate) fn refuses_bundles(py: Python<'_>) -> PyResult<Option<&'static str>> {
+    Ok(Shared::get(py)?.probed.heads.as_ref().err().copied())
+}
+
+/// Builds the table of a bundle.
+///
+/// # Errors
+/// ValueError for one that is refused.
+pub(crate) fn build_table(py: Python<'_>, bundle: &Bundle<'_>) -> PyResult<BundleValues> {
+    let shared = Shared::get(py)?;
+    let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
+    let image = &bundle.table_image().map_err(refused)?;
+    let heads = shared.probed.heads.as_ref().map_err(|why| PyValueError::new_err(*why))?;
+    let machine = Machine::<false>::new(py, shared, *heads, image, None, None);
+    let executed = verify::execute_table(image, bundle.n_names(), machine).map_err(|failure| *failure.0);
+    let (tuple, commons) = executed.map_err(|why| match why {
+        Why::Refused(error) => refused(error),
+        Why::Raised(error) => error,
+        Why::NotConstructible => PyValueError::new_err("the table of the bundle holds a code object"),
+    })?;
+    let mut machine = Machine::<false>::new(py, shared, *heads, image, None, None);
+    let mut load =
+        |op, n: usize| (0..n as u32).map(|oparg| machine.load(Instruction { op, oparg })).collect::<Vec<_>>();
+    let names = load(Op::LoadCommonName, common::NAMES.len());
+    let consts = load(Op::LoadCommonConst, common::CONSTS.len());
+    let n_consts = commons.n_consts();
+    let mut values = BundleValues { commons, tuple, names, consts };
+    bundle.check_table(n_consts).map_err(refused)?;
+    if values.names.iter().chain(&values.consts).any(|object| object.is_null()) {
+        return Err(PyErr::take(py).unwrap_or_else(|| PyMemoryError::new_err(())));
+    }
+    // SAFETY: the verifier says that it is a tuple of so many.
+    let item = |at: usize| unsafe { ffi::PyTuple_GetItem(tuple, at as isize) };
+    let n_names = bundle.n_names();
+    values.names.extend((0..n_names).map(item));
+    values.consts.extend((n_names..n_names + bundle.n_consts()).map(item));
+    // SAFETY: objects.
+    if cfg!(Py_3_12) && !values.names.iter().all(|name| unsafe { is_immortal(*name) }) {
+        return Err(PyValueError::new_err("there are too many names for those of its table to be kept for ever"));
+    }
+    Ok(values)
+}
+
+/// Builds a code object of a bundle.
+///
+/// # Errors
+/// ValueError for one that is refused.
+pub(crate) fn execute_bundled<'py>(
+    py: Python<'py>,
+    bundle: &Bundle<'_>,
+    values: &BundleValues,
+    image: &Image<'_>,
+    filename: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    built(py, Shared::get(py)?, image, Some((bundle, values)), Some(filename)).map(|(result, _)| result)
 }
 
 /// Executes a code object in a new module, and gives the module.
@@ -241,10 +334,12 @@ fn start<'py>(py: Python<'py>, image: &Image<'_>, code: Bound<'py, PyAny>) -> Py
 fn through_marshal<'py>(
     py: Python<'py>,
     image: &Image<'_>,
+    of: Option<(&Bundle<'_>, &BundleValues)>,
     filename: Option<&Bound<'py, PyString>>,
 ) -> PyResult<(Bound<'py, PyAny>, bool)> {
     let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
-    let verified = verify::verify(image.clone()).map_err(refused)?;
+    let table = of.map(|(bundle, _)| bundle.table()).transpose().map_err(refused)?;
+    let verified = verify::verify_with(image.clone(), table.as_ref()).map_err(refused)?;
     let (heap, root) = vm::run(&verified);
     let dump = rehydrate::marshal::write(&heap, root).map_err(refused)?;
     let result = py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))?;
@@ -305,6 +400,8 @@ struct Machine<'m, const DIRECT: bool> {
     py: Python<'m>,
     shared: &'static Shared,
     heads: Heads,
+    /// The values of the table of its bundle.
+    values: Option<&'m BundleValues>,
     /// By section: the tables that have numbers.
     tables: [Vec<*mut PyObject>; Section::ALL.len()],
     scratch: Vec<u8>,
@@ -328,12 +425,14 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         shared: &'static Shared,
         heads: Heads,
         image: &'m Image<'_>,
+        values: Option<&'m BundleValues>,
         filename: Option<&Bound<'m, PyString>>,
     ) -> Self {
         Self {
             py,
             shared,
             heads,
+            values,
             tables: Section::ALL.map(|section| match section {
                 // Nearly every code object has its own; and there is one for a dozen instructions.
                 Section::LineTables => Vec::with_capacity(image.instructions.len() / 24),
@@ -363,6 +462,17 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     /// A new reference to what every initializer can load.
     fn load(&mut self, Instruction { op, oparg }: Instruction) -> *mut PyObject {
         let n = oparg as usize;
+        if let Some(values) = self.values {
+            let object = match op {
+                Op::LoadCommonName => values.names.get(n),
+                Op::LoadCommonConst => values.consts.get(n),
+                _ => None,
+            };
+            if let Some(object) = object {
+                // SAFETY: an object.
+                return unsafe { ffi::Py_NewRef(*object) };
+            }
+        }
         // SAFETY: the GIL is held; nothing here runs code, so the borrow is the only one.
         unsafe {
             let common = &mut *self.shared.common.get();

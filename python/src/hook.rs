@@ -32,7 +32,10 @@ unsafe extern "C" {
 }
 
 /// Calls a function of ours that a debugger or a profiler need not see: importlib's, which they skip, has no such call.
-fn call_untraced<'py>(function: &Bound<'py, PyAny>, args: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn call_untraced<'py>(
+    function: &Bound<'py, PyAny>,
+    args: impl PyCallArgs<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: we are attached, and so is this thread again when the call returns.
     unsafe { ffi::PyThreadState_EnterTracing(ffi::PyThreadState_Get()) };
     let result = function.call1(args);
@@ -59,12 +62,12 @@ pub(crate) fn counts() -> (usize, usize) {
 }
 
 /// What the hook needs of this interpreter, of which there is one: pyo3 loads no module into a second.
-struct Hook {
+pub(crate) struct Hook {
     sys: Py<PyDict>,
     imp: Py<PyModule>,
     module_spec: Py<PyAny>,
     /// `SourceFileLoader.get_code` and `FileFinder.find_spec`, as they were.
-    base_get_code: Py<PyAny>,
+    pub(crate) base_get_code: Py<PyAny>,
     base_find_spec: Py<PyAny>,
     /// Of these classes themselves, and of none that is derived from them, the methods are ours.
     loader: Py<PyAny>,
@@ -72,6 +75,8 @@ struct Hook {
     /// Of `rehydrate._hook`.
     missed: Py<PyAny>,
     writes: Py<PyAny>,
+    pub(crate) bundle_loader: Py<PyAny>,
+    pub(crate) warn: Py<PyAny>,
     /// `importlib._bootstrap._verbose_message`, if the interpreter was started with -v.
     verbose: Option<Py<PyAny>>,
     is_very_verbose: bool,
@@ -82,7 +87,7 @@ struct Hook {
 static HOOK: PyOnceLock<Hook> = PyOnceLock::new();
 
 impl Hook {
-    fn get(py: Python<'_>) -> PyResult<&Self> {
+    pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
         HOOK.get_or_try_init(py, || Self::new(py))
     }
 
@@ -107,6 +112,8 @@ impl Hook {
             finder: external.getattr("FileFinder")?.unbind(),
             missed: own.getattr("missed")?.unbind(),
             writes: own.getattr("writes")?.unbind(),
+            bundle_loader: own.getattr("BundleLoader")?.unbind(),
+            warn: own.getattr("_warn")?.unbind(),
             verbose,
             is_very_verbose: verbosity > 1,
             is_utf8: encoding == "utf-8",
@@ -114,7 +121,7 @@ impl Hook {
     }
 
     /// A path as the system takes it, if it is the same text.
-    fn path<'a>(&self, path: &'a Bound<'_, PyString>) -> Option<&'a str> {
+    pub(crate) fn path<'a>(&self, path: &'a Bound<'_, PyString>) -> Option<&'a str> {
         path.to_str().ok().filter(|path| self.is_utf8 || path.is_ascii())
     }
 }
@@ -210,11 +217,24 @@ fn spec<'py>(
     if !class.is(hook.loader.bind(py)) {
         return Ok(Found::Other);
     }
+    let location = PyString::new(py, path);
+    let loader = class.call1((fullname, &location))?;
+    spec_of(hook, fullname, loader, path, location, package).map(Found::Spec)
+}
+
+/// A spec as `spec_from_file_location` makes it.
+pub(crate) fn spec_of<'py>(
+    hook: &Hook,
+    fullname: &Bound<'py, PyString>,
+    loader: Bound<'py, PyAny>,
+    path: &str,
+    location: Bound<'py, PyString>,
+    package: Option<&str>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = fullname.py();
     let stem = Naming::of(hook.sys.bind(py))?.and_then(|naming| naming.stem(path));
-    let path = PyString::new(py, path);
-    let loader = class.call1((fullname, &path))?;
     let origin = PyDict::new(py);
-    origin.set_item(intern!(py, "origin"), path)?;
+    origin.set_item(intern!(py, "origin"), location)?;
     let spec = hook.module_spec.bind(py).call((fullname, loader), Some(&origin))?;
     spec.setattr(intern!(py, "has_location"), true)?;
     if let Some(package) = package {
@@ -224,7 +244,7 @@ fn spec<'py>(
     if let Some(stem) = stem {
         spec.setattr(intern!(py, "cached"), stem + "pyc")?;
     }
-    Ok(Found::Spec(spec))
+    Ok(spec)
 }
 
 // --- Loading ---
@@ -350,7 +370,7 @@ fn cached<'py>(
 
 /// Whether a cache that goes by the source's hash is to be believed: by `--check-hash-based-pycs`, its own flag, and the
 /// hash.
-fn is_hash_current(
+pub(crate) fn is_hash_current(
     hook: &Hook,
     loader: &Bound<'_, PyAny>,
     filename: &Bound<'_, PyString>,
@@ -378,7 +398,7 @@ fn is_hash_current(
 }
 
 /// Says what opening the file in Python would say: PEP 578.
-fn audit_open(py: Python<'_>, path: &str) -> PyResult<()> {
+pub(crate) fn audit_open(py: Python<'_>, path: &str) -> PyResult<()> {
     let path = PyString::new(py, path);
     // SAFETY: we are attached; the format takes an object, a text and an int.
     let status = unsafe { PySys_Audit(c"open".as_ptr(), c"Osi".as_ptr(), path.as_ptr(), c"rb".as_ptr(), 0 as c_int) };

@@ -3,6 +3,7 @@
 //! `execute` builds the objects; everything else here gives it streams: `convert` those that Python code has in hand,
 //! `hook` those of an import. Python's side of the package stands in `rehydrate/`.
 
+mod bundle;
 mod bytes;
 mod cache;
 mod convert;
@@ -25,6 +26,8 @@ mod _native {
     use pyo3::types::{PyBytes, PyDict};
     use std::ffi::OsString;
 
+    #[pymodule_export]
+    use super::bundle::{Bundle, find_modules, get_bundled_code, make_bundle};
     #[pymodule_export]
     use super::convert::{assemble, compile_pyc, disassemble, dumps, explain, load, loads, verify};
     #[pymodule_export]

@@ -60,7 +60,7 @@ impl Failure {
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-fn complain(why: &dyn Display) {
+pub(super) fn complain(why: &dyn Display) {
     // If standard error is closed there is nobody to tell.
     _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {why}");
 }
@@ -126,7 +126,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::stdout)
 }
 
-fn progress(n_files: usize) -> ProgressBar {
+pub(super) fn progress(n_files: usize) -> ProgressBar {
     if n_files < 2 || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

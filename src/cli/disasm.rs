@@ -3,6 +3,7 @@ use clap::Args;
 use super::batch::{Failure, each};
 use super::files::{ALL, InputFile, find};
 use super::{CompileOptions, Format, Inputs};
+use rehydrate::bundle::{self, Bundle};
 use rehydrate::lazy::Listing;
 use rehydrate::{Input, Python};
 
@@ -10,12 +11,14 @@ use rehydrate::{Input, Python};
 ///
 /// A .pyc or a dump is compiled first. The columns: offset, instruction, operand; behind the semicolon the depth of the
 /// stack and the value on top of it. asm reads the listing back. Of a lazy container (.pylazy): the rewritten bytecode of
-/// each code object, and the program of each constant.
+/// each code object, and the program of each constant. Of a bundle (.pybundle): the initializer of the table that its modules
+/// share, or that of the module that --module names; asm does not read that back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   rehydrate disasm module.pyc
   rehydrate disasm module.pyinit --format json | jq '.instructions | length'
+  rehydrate disasm app.pybundle --module app.main
 
 Exit status:
   0  all are listed
@@ -29,6 +32,9 @@ pub(super) struct Disasm {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Of a bundle: the module to list
+    #[arg(long, value_name = "NAME")]
+    module: Option<String>,
 }
 
 impl Disasm {
@@ -37,27 +43,56 @@ impl Disasm {
         let inputs: Vec<_> = find(&inputs, ALL)?.into_iter().map(|input| (input, ())).collect();
         let titled = inputs.len() > 1;
         let (options, format) = (self.options.options(), self.format);
-        each(&inputs, jobs, "listed", |input, ()| list(input, python.python, options, format, titled))
+        let module = self.module.as_deref();
+        each(&inputs, jobs, "listed", |input, ()| {
+            let file = input.read()?;
+            match (file.starts_with(&bundle::MAGIC), module) {
+                (true, module) => of_bundle(input, &file, module, format, titled),
+                (false, Some(_)) => Err(Failure::Refused("is no bundle, of which --module lists a part".to_owned())),
+                (false, None) => list(input, &file, python.python, options, format, titled),
+            }
+        })
     }
+}
+
+fn of_bundle(
+    input: &InputFile,
+    file: &[u8],
+    module: Option<&str>,
+    format: Format,
+    titled: bool,
+) -> Result<String, Failure> {
+    let bundle = Bundle::open(file)?;
+    let table = bundle.table()?;
+    let Some(name) = module else {
+        return Ok(listed(input, &rehydrate::disassemble(table.verified(), &[]), format, titled));
+    };
+    let module = bundle.find(name)?;
+    let module = module.ok_or_else(|| Failure::Refused(format!("has no module {name}: show lists those it has")))?;
+    let verified = bundle.verified(&module, &table)?;
+    Ok(listed(input, &rehydrate::disassemble(&verified, &module.header), format, titled))
 }
 
 fn list(
     input: &InputFile,
+    file: &[u8],
     python: Option<Python>,
     options: rehydrate::Options,
     format: Format,
     titled: bool,
 ) -> Result<String, Failure> {
-    let file = input.read()?;
-    let initializer = match Input::read(&file, python)? {
+    let initializer = match Input::read(file, python)? {
         Input::Source(source) => rehydrate::compile(&source, options)?,
         Input::Initializer(initializer) => initializer,
         Input::Lazy(container) => return lazy(input, &Listing::new(&container)?, format, titled),
     };
     let header = initializer.header_bytes();
     let verified = rehydrate::verify(initializer.image)?;
-    let listing = rehydrate::disassemble(&verified, header);
-    Ok(match format {
+    Ok(listed(input, &rehydrate::disassemble(&verified, header), format, titled))
+}
+
+fn listed(input: &InputFile, listing: &rehydrate::Listing<'_>, format: Format, titled: bool) -> String {
+    match format {
         Format::Text if titled => format!("; {}\n{listing}\n", input.name()),
         Format::Text => listing.to_string(),
         Format::Json => {
@@ -67,7 +102,7 @@ fn list(
             }
             format!("{json}\n")
         }
-    })
+    }
 }
 
 fn lazy(input: &InputFile, listing: &Listing<'_>, format: Format, titled: bool) -> Result<String, Failure> {

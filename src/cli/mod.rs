@@ -2,6 +2,7 @@
 
 mod asm;
 mod batch;
+mod bundle;
 mod compile;
 mod decompile;
 mod diff;
@@ -10,6 +11,7 @@ mod explain;
 mod files;
 mod isa;
 mod lazy_report;
+pub mod modules;
 mod normalize;
 mod run;
 mod show;
@@ -37,7 +39,7 @@ use rehydrate::{End, Input, LazyOptions, Optimize, Options, Profile, Python, Sha
     arg_required_else_help = true,
     after_help = "\
 An INPUT is a .pyc of CPython 3.6 to 3.15 or of the Erg compiler, a bare marshal dump (with --python), a .pyinit, \
-a .pylazy, or - for standard input; its content tells which. A folder stands for the .pyc, .marshal, .pyinit and .pylazy \
+a .pylazy, or - for standard input (show, disasm and verify also take a .pybundle); its content tells which. A folder stands for the .pyc, .marshal, .pyinit and .pylazy \
 files below it that the command takes.
 
 Examples:
@@ -64,6 +66,7 @@ enum Command {
     Disasm(disasm::Disasm),
     Explain(explain::Explain),
     Asm(asm::Asm),
+    Bundle(bundle::Bundle),
     Isa(isa::Isa),
     LazyReport(lazy_report::LazyReport),
     Show(show::Show),
@@ -95,6 +98,7 @@ impl Cli {
             Command::Disasm(command) => command.run(),
             Command::Explain(command) => command.run(),
             Command::Asm(command) => command.run(),
+            Command::Bundle(command) => command.run(),
             Command::Isa(command) => command.run(),
             Command::LazyReport(command) => command.run(),
             Command::Show(command) => command.run(),

@@ -3,13 +3,15 @@ use clap::Args;
 use super::batch::{Failure, each};
 use super::files::{ALL, InputFile, find};
 use super::{Format, Inputs};
+use rehydrate::bundle::{self, Bundle};
 use rehydrate::{Input, Python};
+use serde_json::json;
 
 /// Show marshal dumps as trees, with offsets, types and references
 ///
 /// The columns: offset in the file; type byte, + where it is flagged; the index that the object takes, or that a reference
 /// refers to; then what stands there. A .pyinit or .pylazy is
-/// turned back first.
+/// turned back first. Of a bundle (.pybundle): what it says of itself, and its modules, with the bytes of their initializers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,6 +42,9 @@ impl Show {
 
 fn show(input: &InputFile, python: Option<Python>, format: Format, titled: bool) -> Result<String, Failure> {
     let file = input.read()?;
+    if file.starts_with(&bundle::MAGIC) {
+        return of_bundle(input, &file, format);
+    }
     let decompiled;
     let source = match Input::read(&file, python)? {
         Input::Source(source) => source,
@@ -67,6 +72,48 @@ fn show(input: &InputFile, python: Option<Python>, format: Format, titled: bool)
             if let Some(json) = json.as_object_mut() {
                 json.shift_insert(0, "input".to_owned(), input.name().into());
             }
+            format!("{json}\n")
+        }
+    })
+}
+
+fn of_bundle(input: &InputFile, file: &[u8], format: Format) -> Result<String, Failure> {
+    let bundle = Bundle::open(file)?;
+    let modules = bundle.modules().collect::<rehydrate::Result<Vec<_>>>()?;
+    let python = Python::from_magic(bundle.magic())?;
+    Ok(match format {
+        Format::Text => {
+            let width = modules.iter().map(|module| module.name.len()).max().unwrap_or_default();
+            let mut text = format!(
+                "; {}: bundle of Python {python}, level of optimization {}, {}: {} modules; they share {} names and {} constants\n",
+                input.name(),
+                bundle.level(),
+                if bundle.is_unchecked() { "unchecked" } else { "checked" },
+                modules.len(),
+                bundle.n_names(),
+                bundle.n_consts(),
+            );
+            for module in &modules {
+                let kind = if module.is_package { "package" } else { "module " };
+                let (name, len) = (module.name, module.image.len());
+                text += &format!("{name:<width$}  {kind}  {len:>8}  {} in {}\n", module.path, module.folder);
+            }
+            text
+        }
+        Format::Json => {
+            let modules = modules.iter().map(|module| {
+                let (name, is_package, bytes) = (module.name, module.is_package, module.image.len());
+                json!({"name": name, "package": is_package, "bytes": bytes, "folder": module.folder, "path": module.path})
+            });
+            let json = json!({
+                "input": input.name(),
+                "python": python.to_string(),
+                "level": bundle.level(),
+                "unchecked": bundle.is_unchecked(),
+                "names": bundle.n_names(),
+                "constants": bundle.n_consts(),
+                "modules": modules.collect::<Vec<_>>(),
+            });
             format!("{json}\n")
         }
     })

@@ -1,0 +1,310 @@
+//! Imports modules from a bundle, and makes bundles of what Python code has compiled.
+//!
+//! A [`Bundle`] is a finder on `sys.meta_path`. It gives specs as importlib does, of a loader that is derived from
+//! `SourceFileLoader` and differs in `get_code`: source, resources and all else are found by the file system.
+//!
+//! Invariants:
+//! - Whatever is wrong with a bundle, or with a source, importlib goes on as without us.
+//! - The table is built when the first module needs it, and once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use memmap2::Mmap;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString};
+use rehydrate::bundle::{self, Module};
+use rehydrate::bundler::{BundleOptions, Part};
+use rehydrate::cli::modules::FoundModules;
+use rehydrate::{Input, Source};
+
+use crate::cache::Header;
+use crate::convert::{map, own_magic, refused, strip};
+use crate::execute::{BundleValues, build_table, execute_bundled, refuses_bundles};
+use crate::hook::{Hook, audit_open, call_untraced, is_hash_current, spec_of};
+
+/// A bundle, and the finder of its modules.
+#[pyclass(frozen, module = "rehydrate._native")]
+pub(crate) struct Bundle {
+    mapped: Mmap,
+    path: String,
+    /// The folder in which it lies, without a slash behind it.
+    folder: String,
+    table: PyOnceLock<BundleValues>,
+    /// Nothing is taken from it any more.
+    is_broken: AtomicBool,
+    hits: AtomicUsize,
+}
+
+#[pymethods]
+impl Bundle {
+    /// Maps a bundle: ValueError says why this interpreter cannot take anything from it, and OSError why it cannot be read.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let failed = |error: std::io::Error| match error.raw_os_error() {
+            Some(number) => PyOSError::new_err((number, strip(&error), path.clone().into_os_string())),
+            None => PyValueError::new_err(error.to_string()),
+        };
+        let absolute = std::path::absolute(&path).map_err(failed)?;
+        let Some(absolute) = absolute.to_str().map(str::to_owned) else {
+            return Err(PyValueError::new_err("the path of the bundle is not UTF-8"));
+        };
+        audit_open(py, &absolute)?;
+        let mapped = map(&path).map_err(failed)?.ok_or_else(|| PyValueError::new_err("the file is empty"))?;
+        let opened = bundle::Bundle::open(&mapped).map_err(refused)?;
+        if opened.magic() != own_magic(py) {
+            let (magic, own) = (opened.magic(), own_magic(py));
+            return Err(PyValueError::new_err(format!("its magic number is {magic}, this interpreter's {own}")));
+        }
+        let level = py.import("sys")?.getattr("flags")?.getattr("optimize")?.extract::<u8>()?.min(2);
+        if opened.level() != level {
+            let own = opened.level();
+            return Err(PyValueError::new_err(format!(
+                "its level of optimization is {own}, this interpreter's {level}"
+            )));
+        }
+        if let Some(why) = refuses_bundles(py)? {
+            return Err(PyValueError::new_err(why));
+        }
+        let folder = absolute.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let (table, is_broken, hits) = (PyOnceLock::new(), AtomicBool::new(false), AtomicUsize::new(0));
+        Ok(Self { mapped, path: absolute, folder, table, is_broken, hits })
+    }
+
+    #[getter]
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// How many code objects were taken from it.
+    #[getter]
+    fn hits(&self) -> usize {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// The names of its modules.
+    fn modules(&self) -> PyResult<Vec<String>> {
+        let modules =
+            self.opened().and_then(|bundle| bundle.modules().map(|module| Ok(module?.name.to_owned())).collect());
+        modules.map_err(refused)
+    }
+
+    /// What `sys.meta_path` asks: the spec of a module, or None.
+    #[pyo3(signature = (fullname, path=None, target=None))]
+    fn find_spec<'py>(
+        slf: &Bound<'py, Self>,
+        fullname: &Bound<'py, PyString>,
+        path: Option<&Bound<'py, PyAny>>,
+        target: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        _ = target;
+        let (py, this) = (slf.py(), slf.get());
+        if this.is_broken.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let Ok(name) = fullname.to_str() else { return Ok(None) };
+        let module = match this.opened().and_then(|bundle| Ok((bundle.find(name)?, bundle.is_unchecked()))) {
+            Ok((Some(module), is_unchecked)) => (module, is_unchecked),
+            Ok((None, _)) => return Ok(None),
+            Err(error) => {
+                this.give_up(py, &error.to_string())?;
+                return Ok(None);
+            }
+        };
+        let (module, is_unchecked) = module;
+        let hook = Hook::get(py)?;
+        let source = this.source(&module);
+        let folder = source.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if let Some(path) = path
+            && !path.is_none()
+        {
+            // A part of a package that came from elsewhere comes from there too.
+            let around =
+                if module.is_package { folder.rsplit_once('/').map_or("", |(around, _)| around) } else { folder };
+            if !holds(path, around)? {
+                return Ok(None);
+            }
+        }
+        if !is_unchecked && !is_possible(&source, &module) {
+            return Ok(None);
+        }
+        let location = PyString::new(py, &source);
+        if hook.path(&location).is_none() {
+            return Ok(None);
+        }
+        let loader = hook.bundle_loader.bind(py).call1((fullname, &location))?;
+        loader.setattr(intern!(py, "bundle"), slf)?;
+        spec_of(hook, fullname, loader, &source, location, module.is_package.then_some(folder)).map(Some)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<rehydrate bundle {:?}>", self.path)
+    }
+}
+
+/// Whether a `__path__` has a folder.
+fn holds(path: &Bound<'_, PyAny>, folder: &str) -> PyResult<bool> {
+    for entry in path.try_iter()? {
+        if entry?.cast::<PyString>().is_ok_and(|entry| entry.to_str().is_ok_and(|entry| entry == folder)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a module can be of its source: that is there, and has the time and size, if those decide.
+fn is_possible(source: &str, module: &Module<'_>) -> bool {
+    let Ok(metadata) = std::fs::metadata(source) else { return false };
+    let header = Header::read(&module.header);
+    metadata.is_file() && header.is_some_and(|header| header.flags & 1 != 0 || header.matches(&metadata))
+}
+
+impl Bundle {
+    fn opened(&self) -> rehydrate::Result<bundle::Bundle<'_>> {
+        bundle::Bundle::open(&self.mapped)
+    }
+
+    /// Where the source of a module lies.
+    fn source(&self, module: &Module<'_>) -> String {
+        match (module.folder.starts_with('/'), module.folder) {
+            (true, folder) => format!("{}/{}", folder.trim_end_matches('/'), module.path),
+            (false, "") => format!("{}/{}", self.folder, module.path),
+            (false, folder) => format!("{}/{folder}/{}", self.folder, module.path),
+        }
+    }
+
+    /// Takes nothing from it any more, and says why.
+    #[cold]
+    fn give_up(&self, py: Python<'_>, why: &str) -> PyResult<()> {
+        self.is_broken.store(true, Ordering::Relaxed);
+        self.warn(py, why)
+    }
+
+    #[cold]
+    fn warn(&self, py: Python<'_>, why: &str) -> PyResult<()> {
+        call_untraced(Hook::get(py)?.warn.bind(py), (&self.path, why)).map(drop)
+    }
+
+    /// The code object of a module, if it can be had from here.
+    fn code<'py>(
+        &self,
+        hook: &Hook,
+        loader: &Bound<'py, PyAny>,
+        name: &str,
+        filename: &Bound<'py, PyString>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = loader.py();
+        let damaged = |error: PyErr| -> PyResult<String> {
+            match error.is_instance_of::<PyValueError>(py) {
+                true => Ok(error.value(py).to_string()),
+                false => Err(error),
+            }
+        };
+        let found = self.opened().and_then(|bundle| Ok((bundle, bundle.find(name)?)));
+        let (bundle, module) = match found {
+            Ok((bundle, Some(module))) => (bundle, module),
+            Ok((_, None)) => return Ok(None),
+            Err(error) => return self.give_up(py, &error.to_string()).map(|()| None),
+        };
+        let header = Header::read(&module.header);
+        let Some(header) = header.filter(|header| header.magic[..2] == bundle.magic().to_le_bytes()) else {
+            return self.warn(py, &format!("the header of module {name} is damaged")).map(|()| None);
+        };
+        if !bundle.is_unchecked() {
+            let Ok(source) = filename.to_str() else { return Ok(None) };
+            let is_current = match header.flags {
+                0 => std::fs::metadata(source).is_ok_and(|metadata| header.matches(&metadata)),
+                _ => is_hash_current(hook, loader, filename, &header)?,
+            };
+            if !is_current {
+                return Ok(None);
+            }
+        }
+        let values = match self.table.get_or_try_init(py, || build_table(py, &bundle)) {
+            Ok(values) => values,
+            Err(error) => return self.give_up(py, &damaged(error)?).map(|()| None),
+        };
+        let code = bundle
+            .module_image(&module)
+            .map_err(refused)
+            .and_then(|image| execute_bundled(py, &bundle, values, &image, filename));
+        match code {
+            Ok(code) if code.get_type().name()? == "code" => {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(code))
+            }
+            Ok(_) => self.warn(py, &format!("module {name} is no code object")).map(|()| None),
+            Err(error) => self.warn(py, &format!("module {name}: {}", damaged(error)?)).map(|()| None),
+        }
+    }
+}
+
+/// `get_code` of the loader of bundles.
+#[pyfunction]
+pub(crate) fn get_bundled_code<'py>(
+    loader: &Bound<'py, PyAny>,
+    fullname: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = loader.py();
+    let hook = Hook::get(py)?;
+    // Importlib says what it thinks of another name.
+    if loader.getattr(intern!(py, "name"))?.eq(fullname)?
+        && let Ok(bundle) = loader.getattr(intern!(py, "bundle"))?.cast_into::<Bundle>()
+        && let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>()
+        && !bundle.get().is_broken.load(Ordering::Relaxed)
+        && let Some(code) = bundle.get().code(hook, loader, &fullname.extract::<String>()?, &filename)?
+    {
+        return Ok(code);
+    }
+    hook.base_get_code.bind(py).call1((loader, fullname))
+}
+
+/// Finds the modules that paths name: the folders below which they lie, as a bundle at `output` holds them; and of each module
+/// its name, whether it is a package, the number of its folder, its path from there, and its source.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub(crate) fn find_modules(
+    paths: Vec<PathBuf>,
+    output: PathBuf,
+) -> PyResult<(Vec<String>, Vec<(String, bool, usize, String, OsString)>)> {
+    let found = FoundModules::find(&paths).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let folders = found.folders_for(&output).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let modules = found.modules.into_iter();
+    let modules = modules
+        .map(|module| (module.name, module.is_package, module.folder, module.path, module.source.into_os_string()));
+    Ok((folders, modules.collect()))
+}
+
+/// Makes a bundle of modules: of each its name, whether it is a package, the number of its folder, its path from there, and
+/// the bytes of its .pyc.
+#[pyfunction]
+#[pyo3(signature = (modules, folders, *, unchecked=false, level=0, shared_by=None))]
+pub(crate) fn make_bundle<'py>(
+    py: Python<'py>,
+    modules: Vec<(String, bool, usize, String, Bound<'py, PyBytes>)>,
+    folders: Vec<String>,
+    unchecked: bool,
+    level: u8,
+    shared_by: Option<usize>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    if level > 2 || modules.iter().any(|module| module.2 >= folders.len()) {
+        return Err(PyValueError::new_err("there is no such level of optimization, or no such folder"));
+    }
+    let parts = modules.iter().map(|(name, is_package, folder, path, pyc)| {
+        let of = |error: rehydrate::Error| PyValueError::new_err(format!("{name}: {error}"));
+        let Input::Source(Source { header: Some(header), dump, .. }) = Input::read(pyc.as_bytes(), None).map_err(of)?
+        else {
+            return Err(PyValueError::new_err(format!("{name}: no .pyc")));
+        };
+        let (name, path) = (name.clone(), path.clone());
+        Ok(Part { name, is_package: *is_package, folder: *folder, path, header, heap: dump.heap, root: dump.root })
+    });
+    let parts = parts.collect::<PyResult<Vec<_>>>()?;
+    let bundled =
+        rehydrate::bundler::bundle(parts, &folders, BundleOptions { unchecked, level, shared_by }).map_err(refused)?;
+    Ok(PyBytes::new(py, &bundled.file))
+}

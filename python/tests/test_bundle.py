@@ -1,0 +1,285 @@
+"""Imports from bundles: they show what imports show without, and what is wrong with a bundle does no harm."""
+
+import os
+import random
+import shutil
+import struct
+import sys
+import unittest
+import unittest.mock
+
+import equality
+import rehydrate
+from rehydrate import _bundle, _native
+from support import Project
+from test_memory import grown
+
+#: A package with a module of each kind of use; its modules share names and constants.
+PACKAGE = {
+    "app/__init__.py": '"""An application."""\nfrom .tools import double\nNAMES = ("alpha", "beta", 3.5)\n',
+    "app/tools.py": 'NAMES = ("alpha", "beta", 3.5)\n\ndef double(value, other=None):\n    """Doubles."""\n    return value * 2\n',
+    "app/parts/__init__.py": "",
+    "app/parts/deep.py": (
+        "from ..tools import double\n\nclass Deep:\n    def fail(self, value, other=None):\n        raise KeyError(value)\n"
+    ),
+    "app/parts/text.txt": "a resource",
+    "single.py": "def double(value, other=None):\n    return [value, other]\n",
+    "space/inner.py": "NAMES = ('alpha', 'beta', 3.5)\n",
+}
+
+#: What is seen of a package that is imported, but for its loaders.
+SHOWS = """
+import importlib.resources, inspect, linecache, pkgutil, runpy, sys, traceback
+import app, app.parts.deep, single, space.inner
+for name in ["app", "app.tools", "app.parts", "app.parts.deep", "single", "space.inner"]:
+    module = sys.modules[name]
+    spec = module.__spec__
+    print(name, module.__file__, getattr(module, "__cached__", None), getattr(module, "__path__", None), module.__package__, module.__doc__)
+    print(spec.origin, spec.cached, spec.has_location, spec.parent, spec.submodule_search_locations)
+    print(isinstance(module.__loader__, importlib.machinery.SourceFileLoader), module.__loader__.path)
+    print(inspect.getsource(module) if module.__file__.endswith("tools.py") else "")
+print(inspect.getsource(app.double), inspect.getsourcefile(app.double), app.double.__code__.co_filename)
+print(app.NAMES, app.tools.NAMES, space.inner.NAMES, single.double(2), app.double(4))
+print(importlib.resources.files("app.parts").joinpath("text.txt").read_text())
+print(pkgutil.get_data("app.parts", "text.txt"), [module.name for module in pkgutil.walk_packages(app.__path__, "app.")])
+print(importlib.util.find_spec("app.missing"), importlib.util.find_spec("missing"))
+try:
+    app.parts.deep.Deep().fail("key")
+except KeyError:
+    print(traceback.format_exc())
+again = importlib.reload(app.tools)
+print(again is app.tools, again.double.__code__.co_filename, runpy.run_module("single")["__name__"])
+"""
+
+
+class Bundles(Project):
+    def setUp(self):
+        super().setUp()
+        for name, text in PACKAGE.items():
+            self.write(name, text)
+        self.bundle = self.root / "all.pybundle"
+
+    def made(self, *paths, **how):
+        """Makes the bundle of paths, or of the project."""
+        paths = [str(path) for path in paths] or [str(self.root)]
+        self.assertTrue(_bundle.bundle(paths, str(self.bundle), quiet=1, **how))
+
+    def run_with(self, code, *options, check=True):
+        """Runs code with the bundle, and gives what it shows, with the code objects that were taken from it at the end."""
+        code = (
+            f"import rehydrate; rehydrate.install(bundles=[{str(self.bundle)!r}])\n{code}\n"
+            "print('hits', [bundle['hits'] for bundle in rehydrate.status()['hook']['bundles']])"
+        )
+        return self.python("-B", *options, "-c", code, hook=False, check=check)
+
+    def hits(self, run):
+        return eval(run.stdout.splitlines()[-1].removeprefix("hits "))
+
+    def test_packages_show_what_they_show_without(self):
+        plain = self.python("-B", "-c", "\n" + SHOWS, hook=False)
+        for unchecked in [False, True]:
+            self.made(unchecked=unchecked)
+            run = self.run_with(SHOWS)
+            self.assertEqual(run.stdout.splitlines()[:-1], plain.stdout.splitlines())
+            self.assertEqual(run.stderr, plain.stderr)
+            # tools a second time, and single for runpy.
+            self.assertEqual(self.hits(run), [8])
+
+    def test_code_objects_equal_those_of_the_compiler(self):
+        self.made()
+        bundle = _native.Bundle(self.bundle)
+        self.assertEqual(len(bundle.modules()), 6)
+        try:
+            for path in ["direct", "constructor", "marshal"]:
+                try:
+                    _native._force_path(path)
+                except ValueError:
+                    continue
+                for name in bundle.modules():
+                    loader = bundle.find_spec(name, self.around(name)).loader
+                    with open(loader.path, "rb") as file:
+                        wanted = compile(file.read(), loader.path, "exec", dont_inherit=True)
+                    self.assertIsNone(equality.difference(loader.get_code(name), wanted), (path, name))
+        finally:
+            _native._force_path(None)
+        self.assertGreaterEqual(bundle.hits, 6)
+
+    def around(self, name):
+        """What `__path__` the package has in which a module is."""
+        *parents, _ = name.split(".")
+        return [str(self.root.joinpath(*parents))] if parents else None
+
+    def test_names_and_constants_of_two_modules_are_one_object(self):
+        self.made()
+        run = self.run_with("import app, space.inner; print(app.NAMES is app.tools.NAMES is space.inner.NAMES)")
+        self.assertEqual(run.stdout.splitlines()[0], "True")
+
+    def test_a_source_that_changed_is_imported_from_itself(self):
+        self.made()
+        self.write("single.py", "def double(value):\n    return 'changed'\n")
+        run = self.run_with("import single, app; print(single.double(1), type(single.__loader__).__name__)")
+        self.assertEqual(run.stdout.splitlines()[0], "changed SourceFileLoader")
+        self.assertEqual((self.hits(run), run.stderr), ([2], ""))
+        (self.root / "single.py").unlink()
+        run = self.run_with("import app\ntry:\n    import single\nexcept ImportError as error:\n    print(error)")
+        self.assertEqual(run.stdout.splitlines()[0], "No module named 'single'")
+
+    def test_an_unchecked_bundle_needs_no_sources(self):
+        self.made(unchecked=True)
+        (self.root / "single.py").unlink()
+        run = self.run_with("import single; print(single.double(1))")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("[1, None]", [1]))
+
+    def test_hashes_are_compared(self):
+        for mode in ["checked-hash", "unchecked-hash"]:
+            self.forget()
+            self.write("single.py", "VALUE = 1\n")
+            self.python("-m", "compileall", "-q", "--invalidation-mode", mode, "single.py", hook=False)
+            self.made(self.root / "single.py")
+            self.write("single.py", "VALUE = 2\n")
+            run = self.run_with("import single; print(single.VALUE)")
+            self.assertEqual(run.stdout.splitlines()[0], "2" if mode == "checked-hash" else "1")
+
+    def test_bundle_and_sources_can_be_moved_together(self):
+        self.made()
+        shutil.move(self.root, self.folder / "moved")
+        self.root, self.bundle = self.folder / "moved", self.folder / "moved" / "all.pybundle"
+        run = self.run_with("import app; print(app.__file__)")
+        self.assertEqual(run.stdout.splitlines()[0], str(self.root / "app" / "__init__.py"))
+        self.assertEqual(self.hits(run), [2])
+
+    def test_a_package_from_elsewhere_has_its_modules_from_there(self):
+        self.made()
+        elsewhere = self.write("app/tools.py", "double = 'elsewhere'\n", self.folder / "other").parent
+        run = self.run_with(
+            f"import sys, types; app = sys.modules['app'] = types.ModuleType('app'); app.__path__ = [{str(elsewhere)!r}]\n"
+            "import app.tools; print(app.tools.double)"
+        )
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("elsewhere", [0]))
+
+    def test_levels_of_optimization(self):
+        self.write("single.py", "def double():\n    'doc'\n    assert False\n")
+        self.made(level=2)
+        code = "import single; single.double(); print(single.double.__doc__)"
+        run = self.run_with(code, "-OO")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run), run.stderr), ("None", [1], ""))
+        run = self.run_with("import single")
+        self.assertEqual(self.hits(run), [])
+        self.assertIn("its level of optimization is 2, this interpreter's 0", run.stderr)
+
+    def test_a_bundle_that_cannot_be_used_is_reported_once(self):
+        self.made()
+        whole = self.bundle.read_bytes()
+        cases = {
+            "its magic number is 3439": whole[:6] + struct.pack("<H", 3439) + whole[8:],
+            "does not begin with PYB.": b"PYX." + whole[4:],
+            "unknown version": whole[:4] + b"\x63" + whole[5:],
+            "another length": whole[:-1],
+            "ends inside its header": whole[:20],
+            "the file is empty": b"",
+        }
+        for why, damaged in cases.items():
+            with self.subTest(why):
+                self.bundle.write_bytes(damaged)
+                run = self.run_with("import app, single; print(app.double(2), single.double(1))")
+                self.assertEqual(run.stdout.splitlines(), ["4 [1, None]", "hits []"])
+                self.assertEqual(run.stderr.count("RuntimeWarning"), 1, run)
+                self.assertIn(why, run.stderr)
+        self.bundle.unlink()
+        run = self.run_with("import app; print(app.double(2))")
+        self.assertIn("No such file", run.stderr)
+        self.assertEqual(run.stdout.splitlines()[0], "4")
+
+    def test_what_is_damaged_inside_is_imported_as_ever(self):
+        self.made()
+        whole = self.bundle.read_bytes()
+        containers = [at for at in range(len(whole)) if whole.startswith(b"PYI.", at)]
+        # The table stands first; without it nothing can be had.
+        for at, hits in [(containers[0], 0), (containers[1], 5)]:
+            self.bundle.write_bytes(whole[:at] + b"X" + whole[at + 1 :])
+            run = self.run_with(SHOWS)
+            self.assertEqual(run.stderr.count("RuntimeWarning"), 1, run)
+            self.assertLessEqual(self.hits(run)[0], hits + 3)
+            plain = self.python("-B", "-c", "\n" + SHOWS, hook=False)
+            self.assertEqual(run.stdout.splitlines()[:-1], plain.stdout.splitlines())
+
+    def test_no_damage_crashes(self):
+        self.made(unchecked=True)
+        whole = self.bundle.read_bytes()
+        seeded = random.Random(2026)
+        refused = 0
+        for _ in range(1500):
+            damaged = bytearray(whole)
+            for _ in range(seeded.choice([1, 1, 2, 4])):
+                damaged[seeded.randrange(len(damaged))] = seeded.choice([0, 1, 0x7F, 0x80, 0xFF, seeded.randrange(256)])
+            self.bundle.write_bytes(damaged)
+            try:
+                bundle = _native.Bundle(self.bundle)
+                names = bundle.modules()
+            except ValueError:
+                refused += 1
+                continue
+            with unittest.mock.patch.object(rehydrate._hook, "_state", dict(rehydrate._hook._state, warning="none")):
+                for name in names:
+                    spec = bundle.find_spec(name, self.around(name))
+                    if spec is not None and os.path.exists(spec.loader.path):
+                        code = spec.loader.get_code(name)
+                        self.assertEqual(type(code).__name__, "code")
+            if bundle.hits < len(names):
+                refused += 1
+        self.assertGreater(refused, 300)
+
+    def test_installed_once_and_taken_away(self):
+        self.made()
+        run = self.run_with(
+            "import sys\n"
+            f"rehydrate.install(bundles=[{str(self.bundle)!r}])\n"
+            "finders = [type(finder).__name__ for finder in sys.meta_path]; print(finders.count('Bundle'))\n"
+            "import single; rehydrate.uninstall(); import app\n"
+            "print([type(finder).__name__ for finder in sys.meta_path].count('Bundle'), type(app.__loader__).__name__)\n"
+            "print(type(single.__loader__).__name__)"
+        )
+        self.assertEqual(run.stdout.splitlines(), ["1", "0 SourceFileLoader", "BundleLoader", "hits []"])
+
+    def test_four_threads_import_at_once(self):
+        for number in range(40):
+            self.write(f"many/m{number}.py", f"NAMES = ('alpha', 'beta', {number})\ndef value(first, second):\n    return {number}\n")
+        self.write("many/__init__.py")
+        self.made()
+        run = self.run_with(
+            "import importlib, threading\n"
+            "def work(shift):\n"
+            "    for at in range(40):\n"
+            "        number = (at * 7 + shift) % 40\n"
+            "        assert importlib.import_module(f'many.m{number}').value(0, 0) == number\n"
+            "threads = [threading.Thread(target=work, args=(10 * n,)) for n in range(4)]\n"
+            "[thread.start() for thread in threads]; [thread.join() for thread in threads]"
+        )
+        self.assertEqual((self.hits(run), run.stderr), ([41], ""))
+
+    def test_what_is_loaded_again_and_again_leaves_nothing_behind(self):
+        self.made()
+        bundle = _native.Bundle(self.bundle)
+        loaders = [(name, bundle.find_spec(name, self.around(name)).loader) for name in bundle.modules()]
+
+        def load():
+            for name, loader in loaders:
+                loader.get_code(name)
+
+        # What there is of free lists fills first.
+        growths = [grown(load)[0] for _ in range(20)]
+        self.assertLess(min(growths), 10, growths)
+
+    def test_the_command_compiles_what_has_no_pyc_and_writes_none(self):
+        run = self.python("-m", "rehydrate", "bundle", "app", "single.py", "-o", "all.pybundle", hook=False)
+        self.assertTrue(run.stderr.startswith("5 modules -> all.pybundle ("), run)
+        self.assertEqual(list(self.root.rglob("*.pyc")), [])
+        self.assertEqual(self.hits(self.run_with("import app, single")), [3])
+        self.write("broken.py", "def (")
+        run = self.python("-m", "rehydrate", "bundle", ".", "-o", "all.pybundle", hook=False, check=False)
+        self.assertEqual((run.status, "SyntaxError" in run.stderr), (1, True), run)
+        self.assertEqual(self.hits(self.run_with("import app, single")), [3])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,150 @@
+//! Finds the modules that paths name: a package, a folder of modules, a source; and where their compiled code is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A source, and what it is imported as.
+#[derive(Debug, Clone)]
+pub struct FoundModule {
+    /// The name by which it is imported.
+    pub name: String,
+    /// Whether it is a package.
+    pub is_package: bool,
+    /// The number of the folder below which it lies.
+    pub folder: usize,
+    /// Its path from there, with slashes.
+    pub path: String,
+    /// The source.
+    pub source: PathBuf,
+}
+
+/// The modules that paths name, in the order of their names.
+#[derive(Debug, Clone, Default)]
+pub struct FoundModules {
+    /// The folders, absolute, as they would stand on `sys.path`.
+    pub folders: Vec<PathBuf>,
+    /// The modules.
+    pub modules: Vec<FoundModule>,
+}
+
+impl FoundModules {
+    /// Finds what `paths` name. A folder with an `__init__.py` is a package, and all below it; another one holds modules and
+    /// packages; a source is a module. The name of a package or a source begins with the packages in which it lies.
+    ///
+    /// # Errors
+    /// A path that is not there, that is neither, or is not UTF-8; a module that is found twice.
+    pub fn find(paths: &[PathBuf]) -> io::Result<Self> {
+        let mut found = Self::default();
+        let mut by_name = BTreeMap::new();
+        for path in paths {
+            let path = std::path::absolute(path)?;
+            let path: PathBuf = path.components().collect();
+            let metadata = fs::metadata(&path).map_err(|error| named(&path, error))?;
+            let is_source = metadata.is_file() && path.extension().is_some_and(|extension| extension == "py");
+            let is_package = metadata.is_dir() && path.join("__init__.py").is_file();
+            if !metadata.is_dir() && !is_source {
+                return Err(refused(&path, "is neither a folder nor a .py"));
+            }
+            let start = if is_package || is_source { path.parent().unwrap_or(&path) } else { &path };
+            let mut root = start;
+            while root.join("__init__.py").is_file()
+                && let Some(parent) = root.parent()
+            {
+                root = parent;
+            }
+            let mut sources = Vec::new();
+            if is_source {
+                sources.push(path.clone())
+            } else {
+                walk(&path, &mut sources)?
+            }
+            let folder = found.folder(root);
+            for source in sources {
+                let Some(module) = module(root, folder, &source)? else { continue };
+                if let Some(FoundModule { source: other, .. }) = by_name.get(&module.name) {
+                    if *other != source {
+                        let why = format!("is module {}, and so is {}", module.name, other.display());
+                        return Err(refused(&source, &why));
+                    }
+                    continue;
+                }
+                by_name.insert(module.name.clone(), module);
+            }
+        }
+        found.modules = by_name.into_values().collect();
+        Ok(found)
+    }
+
+    fn folder(&mut self, root: &Path) -> usize {
+        self.folders.iter().position(|folder| folder == root).unwrap_or_else(|| {
+            self.folders.push(root.to_owned());
+            self.folders.len() - 1
+        })
+    }
+
+    /// The folders as a bundle in this place holds them: relative to its own folder if they lie in or below it, so that both
+    /// can be moved together.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn folders_for(&self, bundle: &Path) -> io::Result<Vec<String>> {
+        let bundle = std::path::absolute(bundle)?;
+        let beside = bundle.parent().unwrap_or(&bundle);
+        let spell = |folder: &PathBuf| {
+            let folder = folder.strip_prefix(beside).unwrap_or(folder);
+            folder.to_str().map(str::to_owned).ok_or_else(|| refused(folder, "is not UTF-8"))
+        };
+        self.folders.iter().map(spell).collect()
+    }
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{} {why}", path.display()))
+}
+
+/// The sources below a folder whose paths are of names, in order.
+fn walk(folder: &Path, sources: &mut Vec<PathBuf>) -> io::Result<()> {
+    let entries = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
+    let is_wanted = |entry: &walkdir::DirEntry| {
+        let name = entry.file_name().to_str().unwrap_or_default();
+        entry.depth() == 0 || !entry.file_type().is_dir() || (is_identifier(name) && name != "__pycache__")
+    };
+    for entry in entries.filter_entry(is_wanted) {
+        // What cannot be read, a link that leads nowhere or in a circle, is no module.
+        let Ok(entry) = entry else { continue };
+        if entry.file_type().is_file() && entry.path().extension().is_some_and(|extension| extension == "py") {
+            sources.push(entry.path().to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// What a source is imported as, if its path is of names.
+fn module(root: &Path, folder: usize, source: &Path) -> io::Result<Option<FoundModule>> {
+    let inside = source.strip_prefix(root).unwrap_or(source);
+    let parts: Option<Vec<&str>> = inside.iter().map(|part| part.to_str()).collect();
+    let parts = parts.ok_or_else(|| refused(source, "is not UTF-8"))?;
+    let path = parts.join("/");
+    let mut names = parts;
+    let Some(last) = names.pop().and_then(|last| last.strip_suffix(".py")) else { return Ok(None) };
+    let is_package = last == "__init__" && !names.is_empty();
+    if !is_package {
+        names.push(last);
+    }
+    if !names.iter().all(|name| is_identifier(name)) {
+        return Ok(None);
+    }
+    Ok(Some(FoundModule { name: names.join("."), is_package, folder, path, source: source.to_owned() }))
+}
+
+fn is_identifier(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_numeric())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+}
