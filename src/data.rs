@@ -75,19 +75,18 @@ impl<'v> Data<'v> {
         }
     }
 
-    /// So many of them.
+    /// As many of them as there is room for.
     #[inline(always)]
-    pub(crate) fn counts<const N: usize>(&mut self) -> Result<[u32; N]> {
-        let rest = self.rest[Section::Counts as usize];
-        let (mut counts, mut at) = ([0; N], 0);
-        for count in &mut counts {
+    pub(crate) fn counts(&mut self, counts: &mut [u32]) -> Result<()> {
+        let (rest, mut at) = (self.rest[Section::Counts as usize], 0);
+        for count in counts {
             match varint::next(rest, at) {
                 Some((number, after)) => (*count, at) = (number, after),
                 None => return Err(self.bad_varint(Section::Counts)),
             }
         }
         self.rest[Section::Counts as usize] = &rest[at..];
-        Ok(counts)
+        Ok(())
     }
 
     #[inline]

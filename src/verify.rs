@@ -613,28 +613,33 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// Finds the operands of a code object: those that its mask names are copied. Where those begin that are taken, and, by
     /// bit, to which of the others there are new references.
     #[inline(always)]
-    fn operands(&mut self, instruction: Instruction, operands: &mut [Slot<E::Object>]) -> Result<(usize, u32)> {
+    fn operands(
+        &mut self,
+        instruction: Instruction,
+        objects: &mut [E::Object],
+        values: &mut [Value],
+    ) -> Result<(usize, u32)> {
         let (height, mask) = (self.stack.len(), instruction.oparg);
-        let n_taken = operands.len() - mask.count_ones() as usize;
+        let n_taken = objects.len() - mask.count_ones() as usize;
         let Some(base) = height.checked_sub(n_taken) else { return Err(self.underflow(instruction, n_taken as u64)) };
         let references = *self.data.rest(Section::References);
         let (mut at, mut taken, mut retained) = (0, base, 0);
-        for (bit, operand) in operands.iter_mut().enumerate() {
+        // Object and value are read one by one, as they were written: to read both at once would wait for the writing.
+        for bit in 0..objects.len() {
             if mask >> bit & 1 == 0 {
-                *operand = self.stack[taken];
+                (objects[bit], values[bit]) = (self.stack[taken].object, self.stack[taken].value);
                 taken += 1;
                 continue;
             }
-            let found = varint::next(references, at);
-            let Some((slot, after)) = found else {
-                Self::release(operands, retained);
+            let Some((slot, after)) = varint::next(references, at) else {
+                Self::release(objects, retained);
                 return Err(self.data.bad_varint(Section::References));
             };
             let Some(found) = self.stack.get(slot as usize) else {
-                Self::release(operands, retained);
+                Self::release(objects, retained);
                 return Err(self.underflow(instruction, u64::from(slot) + 1));
             };
-            (*operand, at) = (*found, after);
+            (objects[bit], values[bit], at) = (found.object, found.value, after);
             if slot as usize >= self.n_immortal {
                 E::retain(found.object);
                 retained |= 1 << bit;
@@ -747,6 +752,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
         let (mut at_count, mut at_name) = (0, 0);
         self.stack.reserve(hashes.len());
+        hashes.iter().take(AHEAD).for_each(|hash| self.executor.expect(u32::from_le_bytes(*hash)));
         for (at, hash) in hashes.iter().enumerate() {
             if let Some(later) = hashes.get(at + AHEAD) {
                 self.executor.expect(u32::from_le_bytes(*later));
@@ -832,26 +838,25 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn full_code_of(
         &mut self,
         instruction: Instruction,
-        operands: &[Slot<E::Object>],
+        objects: &[E::Object],
+        values: &[Value],
     ) -> Outcome<'v, E, (E::Object, Value)> {
         let (op, python) = (instruction.op, self.python);
-        let &[names, consts, variables, name, qualname, filename] = operands else {
+        let &[names, consts, variables, name, qualname, filename] = values else {
             unreachable!("the versions that have it have so many")
         };
-        let objects = [names, consts, variables, name, qualname, filename].map(|operand| operand.object);
-        let [names, consts, variables, name, qualname, filename] =
-            [names, consts, variables, name, qualname, filename].map(|operand| operand.value);
         let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
         if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
-            return Err(self.wrong_operands(operands).into());
+            return Err(self.wrong_operands(values).into());
         }
         if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
         }
         let texts = if python.interns_code_names() { texts } else { INTERNED };
         let is_interned = tuples & texts & INTERNED != 0 && consts.traits & SETTLED != 0;
-        let [args, posonly, kwonly, stack_size, flags, first_line, code, kinds, line_table, exception_table] =
-            self.data.counts::<N_COUNTS>()?;
+        let mut counts = [0; N_COUNTS];
+        self.data.counts(&mut counts)?;
+        let [args, posonly, kwonly, stack_size, flags, first_line, code, kinds, line_table, exception_table] = counts;
         let (bytecode, origin) = self.bytecode(op, Table::of(code, true, op))?;
         let kinds = self.table(op, Section::Kinds, kinds)?;
         let line_table = self.table(op, Section::LineTables, line_table)?;
@@ -887,7 +892,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let tables = [bytecode, kinds, line_table, exception_table];
         let step = Checked::new(CodeStep {
             numbers: &numbers,
-            operands: &objects,
+            operands: objects,
             tables: &tables,
             derived: [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()],
             is_interned,
@@ -897,10 +902,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Gives up references to operands.
     #[cold]
-    fn release(operands: &[Slot<E::Object>], retained: u32) {
-        for (bit, operand) in operands.iter().enumerate() {
+    fn release(objects: &[E::Object], retained: u32) {
+        for (bit, object) in objects.iter().enumerate() {
             if retained >> bit & 1 != 0 {
-                E::release(operand.object);
+                E::release(*object);
             }
         }
     }
@@ -936,11 +941,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     #[inline(always)]
     fn code_with<const N: usize>(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
-        let mut operands = [any; N];
-        let (base, retained) = self.operands(instruction, &mut operands)?;
+        let (mut objects, mut values) = ([any.object; N], [any.value; N]);
+        let (base, retained) = self.operands(instruction, &mut objects, &mut values)?;
         let made = match instruction.op {
-            Op::MakeFullCode => self.full_code_of(instruction, &operands),
-            _ => self.code_of(instruction, &operands),
+            Op::MakeFullCode => self.full_code_of(instruction, &objects, &values),
+            _ => self.code_of(instruction, &objects, &values),
         };
         match made {
             Ok((object, value)) => {
@@ -950,7 +955,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 Ok(())
             }
             Err(error) => {
-                Self::release(&operands, retained);
+                Self::release(&objects, retained);
                 Err(error)
             }
         }
@@ -960,13 +965,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn code_of(
         &mut self,
         instruction: Instruction,
-        operands: &[Slot<E::Object>],
+        objects: &[E::Object],
+        values: &[Value],
     ) -> Outcome<'v, E, (E::Object, Value)> {
         let (python, layout) = (self.python, self.layout);
         let mut lens = [0; Field::COUNT];
         let (mut consts, mut not_interned) = (Value::leaf(0), 0);
-        for ((&field, operand), &(needed, interned)) in layout.operands.iter().zip(operands).zip(&self.operand_traits) {
-            let value = operand.value;
+        for ((&field, &value), &(needed, interned)) in layout.operands.iter().zip(values).zip(&self.operand_traits) {
             if !value.has(needed) {
                 return Err(self.wrong_operand(field, value).into());
             }
@@ -1013,11 +1018,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_all_locals)) {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
-        let mut objects = [operands[0].object; MAX_OPERANDS];
-        objects.iter_mut().zip(operands).for_each(|(object, operand)| *object = operand.object);
         let step = Checked::new(CodeStep {
             numbers: &numbers,
-            operands: &objects[..operands.len()],
+            operands: objects,
             tables: &tables[..layout.tables.len()],
             derived: [n_locals, n_cells, n_free, python.first_traceable(tables[0].bytes).unwrap_or_default()],
             is_interned: not_interned == 0,
@@ -1027,10 +1030,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Which of the operands of MAKE_FULL_CODE has another type.
     #[cold]
-    fn wrong_operands(&self, operands: &[Slot<E::Object>]) -> Error {
-        let mut operands = self.layout.operands.iter().zip(operands).zip(&self.operand_traits);
-        match operands.find(|((_, operand), (needed, _))| !operand.value.has(*needed)) {
-            Some(((field, operand), _)) => self.wrong_operand(*field, operand.value),
+    fn wrong_operands(&self, values: &[Value]) -> Error {
+        let mut operands = self.layout.operands.iter().zip(values).zip(&self.operand_traits);
+        match operands.find(|((_, value), (needed, _))| !value.has(*needed)) {
+            Some(((field, value), _)) => self.wrong_operand(*field, *value),
             None => unreachable!("one of them was refused"),
         }
     }
@@ -1150,7 +1153,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 const _: () = assert!(common::NAMES.len() == 256);
 
 /// So many names ahead, an executor is told of a hash.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
 
@@ -1160,9 +1163,8 @@ const MAX_TABLES: usize = 4;
 /// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
 const N_OPERANDS: usize = 6;
 
-/// What MAKE_CODE takes before 3.11, and at most.
+/// What MAKE_CODE takes before 3.11.
 const N_OLD_OPERANDS: usize = 7;
-const MAX_OPERANDS: usize = N_OLD_OPERANDS;
 
 /// The numbers of MAKE_FULL_CODE in the counts: the fields that are numbers, where each table stands.
 const N_COUNTS: usize = 6 + MAX_TABLES;

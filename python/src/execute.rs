@@ -22,6 +22,7 @@ use rehydrate::{Image, Initializer, caches, verify, vm};
 use crate::layout::{AsciiStr, CodeObject, VERSION};
 use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
+use crate::prefetch::prefetch_all;
 use crate::probe::{MOST_UNITS, Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
 
 /// What the executors of an interpreter share. PyO3 lets one interpreter of a process import the module.
@@ -186,6 +187,7 @@ fn made<'py, 's>(
 ) -> PyResult<(Image<'s>, Bound<'py, PyAny>, bool)> {
     let shared = Shared::get(py)?;
     let refused = |error: rehydrate::Error| PyValueError::new_err(error.to_string());
+    prefetch_all(stream);
     let initializer = Initializer::read(stream).map_err(refused)?;
     let image = &initializer.image;
     if image.magic != shared.probed.python.magic() {

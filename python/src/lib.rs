@@ -13,6 +13,7 @@ mod layout;
 mod make;
 mod names;
 mod offsets;
+mod prefetch;
 mod probe;
 
 use pyo3::prelude::*;

@@ -12,6 +12,7 @@ use pyo3::ffi::PyObject;
 use rehydrate::common::name_hash;
 
 use crate::layout::AsciiStr;
+use crate::prefetch::prefetch;
 
 /// Most names that the table takes. What comes later is interned as `marshal` does it, and freed when it is unused.
 pub(crate) const MAX_NAMES: usize = 1 << 20;
@@ -113,18 +114,11 @@ impl Names {
         }
     }
 
-    /// Has the entry at hand that a hash will be looked for in.
+    /// Has the entry in the cache soon that a hash will be looked for in.
     #[inline(always)]
     pub(crate) fn expect(&self, hash: u32) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: to prefetch is harmless, whatever the address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at = hash as usize & self.entries.len().wrapping_sub(1);
-            _mm_prefetch::<_MM_HINT_T0>(self.entries.as_ptr().wrapping_add(at).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = hash;
+        let at = hash as usize & self.entries.len().wrapping_sub(1);
+        prefetch(self.entries.as_ptr().wrapping_add(at));
     }
 
     /// Takes a reference to a str that is not in the table. The hash is [`name_hash`] of its text.
