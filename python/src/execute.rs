@@ -465,14 +465,17 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     fn load(&mut self, Instruction { op, oparg }: Instruction) -> *mut PyObject {
         let n = oparg as usize;
         if let Some(values) = self.values {
-            let object = match op {
-                Op::LoadCommonName => values.names.get(n),
-                Op::LoadCommonConst => values.consts.get(n),
-                _ => None,
+            let (object, is_immortal) = match op {
+                Op::LoadCommonName => (values.names.get(n), cfg!(Py_3_12)),
+                Op::LoadCommonConst => (values.consts.get(n), false),
+                _ => (None, false),
             };
             if let Some(object) = object {
-                // SAFETY: an object.
-                return unsafe { ffi::Py_NewRef(*object) };
+                if !is_immortal {
+                    // SAFETY: an object.
+                    unsafe { ffi::Py_INCREF(*object) };
+                }
+                return *object;
             }
         }
         // SAFETY: the GIL is held; nothing here runs code, so the borrow is the only one.

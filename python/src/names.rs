@@ -125,7 +125,8 @@ impl Names {
     #[cold]
     pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) {
         debug_assert_eq!(hash, name_hash(text));
-        if 2 * self.len >= self.entries.len() {
+        // Two thirds: more would be found later, and less takes memory that an application pays for when it starts.
+        if 3 * self.len >= 2 * self.entries.len() {
             let entries = std::mem::take(&mut self.entries);
             self.entries.resize((2 * entries.len()).max(1 << 12), EMPTY);
             entries.into_iter().filter(|entry| !entry.object.is_null()).for_each(|entry| self.put(entry));
