@@ -1173,7 +1173,17 @@ const N_COUNTS: usize = 6 + MAX_TABLES;
 ///
 /// Source: CPython `Objects/codeobject.c`, `all_name_chars`.
 fn is_name_like(text: &[u8]) -> bool {
-    text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    /// By byte.
+    static IS_OF_NAME: [bool; 256] = {
+        let mut is_of_name = [false; 256];
+        let mut byte = 0;
+        while byte < is_of_name.len() {
+            is_of_name[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_';
+            byte += 1;
+        }
+        is_of_name
+    };
+    text.iter().all(|byte| IS_OF_NAME[usize::from(*byte)])
 }
 
 fn operand_traits(python: Python) -> Vec<(u16, u16)> {

@@ -3,6 +3,7 @@
 //! `execute` builds the objects; everything else here gives it streams: `convert` those that Python code has in hand,
 //! `hook` those of an import. Python's side of the package stands in `rehydrate/`.
 
+mod arenas;
 mod bundle;
 mod bytes;
 mod cache;
@@ -27,6 +28,8 @@ mod _native {
     use pyo3::types::{PyBytes, PyDict};
     use std::ffi::OsString;
 
+    #[pymodule_export]
+    use super::arenas::populate_arenas;
     #[pymodule_export]
     use super::bundle::{Bundle, find_modules, get_bundled_code, make_bundle};
     #[pymodule_export]

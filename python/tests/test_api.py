@@ -236,7 +236,7 @@ class Refusals(unittest.TestCase):
 
     def test_streams_of_other_pythons_can_be_looked_into(self):
         # ("some text", 2.5) of Python 3.6.
-        stream = bytes.fromhex("5059492e0101330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
+        stream = bytes.fromhex("5059492e0201330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
         rehydrate.verify(stream)
         self.assertIn("MAKE_STRING", rehydrate.disassemble(stream))
         with self.assertRaisesRegex(ValueError, "is of Python 3.6"):
@@ -347,7 +347,8 @@ class Public(unittest.TestCase):
         functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
         variables = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)} - {"Profile", "Sharing"}
         found = {name for name in vars(_native) if not name.startswith("__") or name == "__version__"}
-        self.assertEqual(found, functions.keys() | variables)
+        classes = {node.name for node in stub.body if isinstance(node, ast.ClassDef)}
+        self.assertEqual(found, functions.keys() | variables | classes)
         for name, node in functions.items():
             signature = inspect.signature(getattr(_native, name))
             spelled = [arg.arg for arg in node.args.posonlyargs + node.args.args + node.args.kwonlyargs]
@@ -362,7 +363,7 @@ class Public(unittest.TestCase):
     def test_status_is_a_dict_of_what_is_active(self):
         status = rehydrate.status()
         self.assertEqual(status["hook"]["installed"], False)
-        self.assertEqual(set(status["hook"]), {"installed", "hits", "misses", "written", "failures", "last_failure", "warning"})
+        self.assertEqual(set(status["hook"]), {"installed", "hits", "misses", "bundles", "written", "failures", "last_failure", "warning"})
 
     def test_explain_says_what_is_shared(self):
         source = "def f():\n    '''The same text.'''\ndef g():\n    '''The same text.'''\n"

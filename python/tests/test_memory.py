@@ -1,6 +1,8 @@
 """Nothing is leaked, by loads that succeed and by those that do not."""
 
 import gc
+import os
+import subprocess
 import sys
 import unittest
 
@@ -25,6 +27,44 @@ def grown(work, cycles=50):
         work()
     after = counted()
     return [b - a for a, b in zip(before, after)]
+
+
+#: Allocates as long as no arena comes, and says by how many KiB the process grew at most at once.
+ARENA = """\
+import sys
+from rehydrate import _native
+
+def resident():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
+
+_native.populate_arenas(sys.argv[1] == "populated")
+kept, steps = [], []
+before = resident()
+for _ in range(200):
+    kept.append([object() for _ in range(1000)])
+    after = resident()
+    steps.append(after - before)
+    before = after
+# Arenas outlive the change.
+_native.populate_arenas(sys.argv[1] != "populated")
+kept.clear()
+kept = [object() for _ in range(100_000)]
+print(max(steps))
+"""
+
+
+class Arenas(unittest.TestCase):
+    @unittest.skipUnless(os.path.exists("/proc/self/smaps_rollup"), "the system does not tell")
+    @unittest.skipIf(os.environ.get("PYTHONMALLOC"), "there are no arenas, or they are larger")
+    def test_arenas_come_with_all_their_pages(self):
+        def most(way):
+            run = subprocess.run([sys.executable, "-c", ARENA, way], check=True, capture_output=True, text=True)
+            return int(run.stdout)
+
+        # An arena is of 1 MiB.
+        self.assertGreaterEqual(most("populated"), 512)
+        self.assertLess(most("as before"), 512)
 
 
 class Leaks(unittest.TestCase):
