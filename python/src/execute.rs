@@ -977,16 +977,17 @@ unsafe fn bytes_of<'a>(object: *mut PyObject) -> &'a [u8] {
 #[inline(always)]
 fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
     let (code, []) = quickened.as_chunks::<2>() else { return false };
-    // In lanes of 16 bits, all arithmetic: the greatest opcode, and whether one is that of an executor. A counter that looks
-    // like an opcode counts for none.
-    let (greatest, enters) = code.iter().fold((0_i16, 0_i16), |(greatest, enters), unit| {
+    // In lanes of 16 bits, all arithmetic, so that several units are looked at in one go: not 0 for an opcode of a running
+    // interpreter. A counter that looks like one is none.
+    let strange = code.iter().fold(0, |strange, unit| {
         let unit = u16::from_le_bytes(*unit);
-        let opcode = (unit & 0xff).cast_signed();
-        let is_other = VERSION.counter.map_or(-1, |counter| -i16::from(unit != counter));
-        let enter = VERSION.enter_executor.map_or(0, |enter| i16::from(opcode == i16::from(enter)));
-        (greatest.max(opcode & is_other), enters | enter)
+        let opcode = unit & 0xff;
+        let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) & 0x100;
+        let is_counter = VERSION.counter.map_or(0, |counter| u16::from(unit == counter) << 8);
+        let enters = VERSION.enter_executor.map_or(0, |enter| u16::from(opcode == u16::from(enter)));
+        strange | is_instrumented & !is_counter | enters
     });
-    if greatest.cast_unsigned() >= VERSION.first_instrumented || enters != 0 {
+    if strange != 0 {
         return false;
     }
     match code.last_chunk::<{ MOST_UNITS - 1 }>() {
