@@ -194,6 +194,44 @@ pub fn quicken(python: Python, bytecode: &[u8], out: &mut Vec<u8>) -> bool {
 /// Appends quickened bytecode as it stands in marshal. `false` if it is not what [`quicken`] gives.
 pub fn unquicken(python: Python, quickened: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(opcodes) = opcodes(python) else { return false };
+    match opcodes.pairs.as_slice() {
+        [] => unquicken_alone(opcodes, quickened, out),
+        _ => unquicken_pairs(opcodes, quickened, out),
+    }
+}
+
+/// As [`unquicken`], of a version that joins no instructions.
+fn unquicken_alone(opcodes: &Opcodes, quickened: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    out.resize(start + quickened.len(), 0);
+    let bytecode = &mut out[start..];
+    // As in `strip`, nothing branches on how many entries come next as long as a window is left.
+    let (mut at, mut set) = (0, 0);
+    while let Some(window) = quickened.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>) {
+        let opcode = usize::from(window[0]);
+        let mut window = *window;
+        window[2] ^= opcodes.counters[opcode][0];
+        window[3] ^= opcodes.counters[opcode][1];
+        let n_entries = opcodes.entries[opcode];
+        bytecode[at..at + 2].copy_from_slice(&window[..2]);
+        set |= bits_set(&window, n_entries);
+        at += 2 + 2 * usize::from(n_entries);
+    }
+    while let Some(&[opcode, oparg]) = quickened.get(at..at + 2) {
+        let len = 2 * usize::from(opcodes.entries[usize::from(opcode)]);
+        let Some(caches) = quickened.get(at + 2..at + 2 + len) else { return false };
+        if let [low, high, rest @ ..] = caches {
+            let is_counter = [*low, *high] == opcodes.counters[usize::from(opcode)];
+            set |= u128::from(!is_counter || rest.iter().any(|byte| *byte != 0));
+        }
+        bytecode[at..at + 2].copy_from_slice(&[opcode, oparg]);
+        at += 2 + len;
+    }
+    set == 0 && at == quickened.len()
+}
+
+/// As [`unquicken`], of a version that joins instructions.
+fn unquicken_pairs(opcodes: &Opcodes, quickened: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     out.extend_from_slice(quickened);
     let bytecode = &mut out[start..];

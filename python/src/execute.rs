@@ -697,7 +697,9 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     fn any_code(&mut self, code: &CodeStep<'_, *mut PyObject>) -> Outcome<*mut PyObject> {
         let python = self.shared.probed.python;
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
-        check_sound(python, bytecode.bytes)?;
+        if !(bytecode.is_quickened && is_readable(&self.shared.probed.reach, bytecode.bytes)) {
+            check_sound(python, bytecode.bytes)?;
+        }
         check_kinds(kinds)?;
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -831,12 +833,16 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let py = self.py;
         // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
         unsafe {
-            let names: Vec<Bound<'_, PyAny>> = (0..kinds.len())
-                .map(|at| Bound::from_borrowed_ptr(py, ffi::PyTuple_GetItem(parts.variables, at as isize)))
-                .collect();
+            let n_locals = kinds.iter().filter(|kind| **kind & 0x20 != 0).count();
             let of = |is: fn(u8) -> bool| {
-                let names = names.iter().zip(kinds).filter(|(_, kind)| is(**kind)).map(|(name, _)| name);
-                pyo3::types::PyTuple::new(py, names.collect::<Vec<_>>())
+                // Of most code objects, all variables are local, and nothing else.
+                if kinds.iter().all(|kind| is(*kind)) {
+                    return Ok(Bound::from_borrowed_ptr(py, parts.variables));
+                }
+                let chosen = kinds.iter().enumerate().filter(|(_, kind)| is(**kind));
+                let names = chosen
+                    .map(|(at, _)| Bound::from_borrowed_ptr(py, ffi::PyTuple_GetItem(parts.variables, at as isize)));
+                pyo3::types::PyTuple::new(py, names.collect::<Vec<_>>()).map(Bound::into_any)
             };
             let (locals, cells, free) =
                 (of(|kind| kind & 0x20 != 0)?, of(|kind| kind & 0x40 != 0)?, of(|kind| kind & 0xe0 == 0x80)?);
@@ -844,7 +850,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 number(Field::ArgCount),
                 number(Field::PosOnlyArgCount),
                 number(Field::KwOnlyArgCount),
-                names.iter().zip(kinds).filter(|(_, kind)| **kind & 0x20 != 0).count() as i32,
+                n_locals as i32,
                 number(Field::StackSize),
                 number(Field::Flags),
                 bytecode,
