@@ -873,8 +873,11 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             let head = made.as_ptr().cast::<CodeObject>();
             let same_names = Bound::from_borrowed_ptr(py, (*head).localsplusnames)
                 .eq(Bound::from_borrowed_ptr(py, parts.variables))?;
-            if !same_names {
-                // Its variables stand in an order that the constructor does not make.
+            let [n_locals, n_cells, n_free, _] = code.derived.map(u32::cast_signed);
+            let same_numbers = ((*head).nlocals, (*head).ncellvars, (*head).nfreevars) == (n_locals, n_cells, n_free);
+            if !same_names || !same_numbers {
+                // Its variables stand in an order that the constructor does not make, or two of them are one to it: CPython
+                // would write as many names as there are kinds where there is room for those that it counted.
                 return Err(Failure::new(Why::NotConstructible));
             }
             if bytes_of((*head).localspluskinds) != kinds {

@@ -5,6 +5,7 @@ import unittest
 
 import equality
 import rehydrate
+from rehydrate import _native
 
 
 class StandardLibrary(unittest.TestCase):
@@ -37,6 +38,19 @@ class StandardLibrary(unittest.TestCase):
         self.assertIn("co_positions", "\n".join(equality.describe(code)))
         self.assertGreater(len(equality.describe(code)), 2000)
         self.assertIsNone(equality.module_difference(dump))
+
+    def test_variables_that_are_one_to_the_constructor_are_as_many_as_their_kinds(self):
+        code = compile("def f(bb, dd): return lambda: (bb, dd)", "f.py", "exec")
+        listing = rehydrate.disassemble(rehydrate.dumps(code, profile="core"))
+        self.assertIn("'dd'", listing)
+        stream = _native.assemble(listing.replace("'dd'", "'bb'"))
+        self.addCleanup(_native._force_path)
+        for path in ("direct", "constructor"):
+            with self.subTest(path=path):
+                _native._force_path(path)
+                function = rehydrate.loads(stream).co_consts[0]
+                self.assertEqual(function.co_cellvars, ("bb", "bb"))
+                self.assertEqual(function.co_varnames, ("bb", "bb"))
 
 
 if __name__ == "__main__":
