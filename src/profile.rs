@@ -29,8 +29,7 @@ impl Profile {
         self != Self::Core
     }
 
-    /// Whether every name is made in a batch, with its hash, and each code object with the numbers that CPython
-    /// derives.
+    /// Whether every name is made in a batch, with its hash, and bytecode stands as CPython holds it.
     pub fn is_for_loaders(self) -> bool {
         self == Self::Load
     }
