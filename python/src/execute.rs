@@ -709,7 +709,15 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let tables = self.tables(code);
         let made = match is_direct {
             true => Ok(self.direct(code, tables, if bytecode.is_quickened { bytecode.bytes } else { &scratch })),
-            false => self.construct(code, tables, plain, kinds.bytes),
+            false => {
+                let made = self.construct(code, tables, plain, kinds.bytes);
+                drop_tables(tables);
+                if made.as_ref().is_ok_and(|made| !made.is_null()) {
+                    // SAFETY: references that are taken over.
+                    code.operands.iter().for_each(|operand| unsafe { ffi::Py_DECREF(*operand) });
+                }
+                made
+            }
         };
         self.scratch = scratch;
         // SAFETY: a reference that nobody else holds.
@@ -798,7 +806,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         is_stated
     }
 
-    /// A code object of the interpreter's constructor, with the kinds of variables that it loses.
+    /// A code object of the interpreter's constructor, with the kinds of variables that it loses. It holds references of its
+    /// own, to operands and tables.
     #[cold]
     fn construct(
         &mut self,
@@ -807,33 +816,16 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         bytecode: *mut PyObject,
         kinds: &[u8],
     ) -> Outcome<*mut PyObject> {
-        let made = match tables.iter().any(|table| table.is_null()) {
-            true => Ok(ptr::null_mut()),
-            false => self.constructed(code, tables, bytecode, kinds),
-        };
-        // It holds references of its own.
-        drop_tables(tables);
-        if made.as_ref().is_ok_and(|made| !made.is_null()) {
-            // SAFETY: references that were taken over.
-            code.operands.iter().for_each(|operand| unsafe { ffi::Py_DECREF(*operand) });
+        if tables.iter().any(|table| table.is_null()) {
+            return Ok(ptr::null_mut());
         }
-        made
-    }
-
-    fn constructed(
-        &mut self,
-        code: &CodeStep<'_, *mut PyObject>,
-        tables: [*mut PyObject; 3],
-        bytecode: *mut PyObject,
-        kinds: &[u8],
-    ) -> Outcome<*mut PyObject> {
         let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
         let filename = self.filename(parts.filename);
         let number = |field: Field| code.numbers[field as usize];
+        let [n_locals, n_cells, n_free, _] = code.derived.map(u32::cast_signed);
         let py = self.py;
         // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
         unsafe {
-            let n_locals = kinds.iter().filter(|kind| **kind & 0x20 != 0).count();
             let of = |is: fn(u8) -> bool| {
                 // Of most code objects, all variables are local, and nothing else.
                 if kinds.iter().all(|kind| is(*kind)) {
@@ -850,7 +842,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 number(Field::ArgCount),
                 number(Field::PosOnlyArgCount),
                 number(Field::KwOnlyArgCount),
-                n_locals as i32,
+                n_locals,
                 number(Field::StackSize),
                 number(Field::Flags),
                 bytecode,
@@ -873,7 +865,6 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             let head = made.as_ptr().cast::<CodeObject>();
             let same_names = Bound::from_borrowed_ptr(py, (*head).localsplusnames)
                 .eq(Bound::from_borrowed_ptr(py, parts.variables))?;
-            let [n_locals, n_cells, n_free, _] = code.derived.map(u32::cast_signed);
             let same_numbers = ((*head).nlocals, (*head).ncellvars, (*head).nfreevars) == (n_locals, n_cells, n_free);
             if !same_names || !same_numbers {
                 // Its variables stand in an order that the constructor does not make, or two of them are one to it: CPython
