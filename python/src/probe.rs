@@ -543,41 +543,36 @@ fn find_next_version(range: Range<usize>) -> PyResult<Option<*mut u32>> {
     Ok(None)
 }
 
-/// The byte that has a bit for each code watcher.
+/// The byte that has a bit for each code watcher: the one that gets that of a first watcher, and then that of a second.
 #[cfg(Py_3_12)]
 fn find_watchers(range: Range<usize>) -> Option<*const u8> {
-    unsafe extern "C" fn one(_: c_int, _: *mut PyObject) -> c_int {
+    unsafe extern "C" fn nothing(_: c_int, _: *mut PyObject) -> c_int {
         0
     }
-    unsafe extern "C" fn other(event: c_int, _: *mut PyObject) -> c_int {
-        // Not the same code as the first, so that it has an address of its own.
-        event.min(0)
-    }
+    // SAFETY (of all that follows): the GIL is held; the range lies in the interpreter's state.
     let (state, _) = candidates(0..0);
-    let mut found: Vec<usize> = range.collect();
-    for watcher in [one as unsafe extern "C" fn(c_int, *mut PyObject) -> c_int, other] {
-        // SAFETY: the GIL is held; the range lies in the interpreter's state.
-        unsafe {
-            let before: Vec<u8> = found.iter().map(|at| state.add(*at).read()).collect();
-            let id = PyCode_AddWatcher(watcher);
-            if id < 0 {
-                ffi::PyErr_Clear();
-                return None;
-            }
-            let during: Vec<u8> = found.iter().map(|at| state.add(*at).read()).collect();
-            PyCode_ClearWatcher(id);
-            let bit = 1u8 << id;
-            let mut at = 0;
-            found.retain(|place| {
-                at += 1;
-                let (before, during) = (before[at - 1], during[at - 1]);
-                before & bit == 0 && during == before | bit && state.add(*place).read() == before
-            });
+    let read = |at: usize| unsafe { state.add(at).read() };
+    let mut found: Vec<(usize, u8)> = range.map(|at| (at, read(at))).collect();
+    let before = found.clone();
+    let mut watchers = Vec::new();
+    // Both at once: where the interpreter keeps the address of a watcher, a byte may look like the bit of one, but not of both.
+    for _ in 0..2 {
+        let id = unsafe { PyCode_AddWatcher(nothing) };
+        if id < 0 {
+            unsafe { ffi::PyErr_Clear() };
+            found.clear();
+            break;
         }
+        watchers.push(id);
+        let bit = 1u8 << id;
+        found = found.into_iter().map(|(at, byte)| (at, byte | bit)).filter(|(at, byte)| read(*at) == *byte).collect();
     }
+    watchers.into_iter().for_each(|id| {
+        unsafe { PyCode_ClearWatcher(id) };
+    });
+    found.retain(|(at, during)| before.iter().any(|(place, byte)| place == at && byte != during && read(*at) == *byte));
     match found[..] {
-        // SAFETY: as above.
-        [at] => Some(unsafe { state.add(at).cast_const() }),
+        [(at, _)] => Some(unsafe { state.add(at).cast_const() }),
         _ => None,
     }
 }
