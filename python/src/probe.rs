@@ -565,12 +565,16 @@ fn find_watchers(range: Range<usize>) -> Option<*const u8> {
         }
         watchers.push(id);
         let bit = 1u8 << id;
-        found = found.into_iter().map(|(at, byte)| (at, byte | bit)).filter(|(at, byte)| read(*at) == *byte).collect();
+        found.retain_mut(|(at, byte)| {
+            let had = *byte & bit != 0;
+            *byte |= bit;
+            !had && read(*at) == *byte
+        });
     }
     watchers.into_iter().for_each(|id| {
         unsafe { PyCode_ClearWatcher(id) };
     });
-    found.retain(|(at, during)| before.iter().any(|(place, byte)| place == at && byte != during && read(*at) == *byte));
+    found.retain(|(at, _)| before.contains(&(*at, read(*at))));
     match found[..] {
         [(at, _)] => Some(unsafe { state.add(at).cast_const() }),
         _ => None,
