@@ -115,7 +115,7 @@ def install(bundles: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Puts our methods in the place of importlib's, and finders of bundles before that of `sys.path`."""
     for path in bundles:
         _add_bundle(path)
-    _native.populate_arenas(True)
+    _native.huge_arenas(True)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
     if not sys.platform.startswith(_CASE_INSENSITIVE):
         FileFinder.find_spec = find_spec  # type: ignore[method-assign]
@@ -142,7 +142,7 @@ def uninstall() -> None:
     """Puts back what `install` replaced, and takes its finders away."""
     for bundle in _bundles():
         sys.meta_path.remove(bundle)  # type: ignore[arg-type]
-    _native.populate_arenas(False)
+    _native.huge_arenas(False)
     if is_installed():
         # It is inherited, unless somebody else replaced it before us.
         del SourceFileLoader.get_code

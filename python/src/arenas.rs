@@ -1,50 +1,104 @@
 //! Memory for the interpreter's objects that is there before it is touched.
 //!
-//! An import touches much new memory, a page at a time, and for each the system is asked: in a virtual machine that takes as
-//! long as to make several objects. The interpreter allocates its small objects from arenas (of 1 MiB), and lets
-//! others say where these come from. Ours come from where they came from, with all their pages at once.
+//! The interpreter allocates its small objects from arenas (of 1 MiB), and lets others say where these come from. Ours lie next
+//! to each other in huge pages; where the system gives none, an arena comes with all its small pages at once.
 //!
-//! Invariant: an arena is freed by who would have freed it without us, so that it may be older than the change, or outlast it.
+//! Invariant: each arena is freed as it was allocated, whoever allocates at the time: it may be older than a change, or outlast it.
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::ptr;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use pyo3::ffi;
+use pyo3::ffi::{self, PyObjectArenaAllocator};
 use pyo3::prelude::*;
 
-/// What the interpreter had. It belongs to the process.
-struct Arenas(ffi::PyObjectArenaAllocator);
+use crate::huge::{HUGE, map_huge, unmap};
 
-// SAFETY: it is never changed, and what it points to is for every thread that holds the GIL.
+/// What the interpreter had, and our own arenas. It belongs to the process.
+struct Arenas {
+    before: PyObjectArenaAllocator,
+    /// Interpreters that have a GIL each allocate at once.
+    ours: Mutex<Ours>,
+}
+
+struct Ours {
+    /// The addresses of those in use.
+    used: BTreeSet<usize>,
+    /// What is left of a huge page: where it begins, and how many bytes.
+    rest: *mut c_void,
+    n_rest: usize,
+}
+
+// SAFETY: what the interpreter had is never changed, and what it points to is for every thread that holds a GIL. The rest is
+// memory that nobody else knows of.
 unsafe impl Send for Arenas {}
 // SAFETY: as above.
 unsafe impl Sync for Arenas {}
 
-static BEFORE: OnceLock<Arenas> = OnceLock::new();
+static ARENAS: OnceLock<Arenas> = OnceLock::new();
 
-/// Has new arenas come with all their pages, or, with `false`, as before.
-#[pyfunction]
-#[pyo3(signature = (populates, /))]
-pub(crate) fn populate_arenas(_py: Python<'_>, populates: bool) {
-    let Arenas(before) = BEFORE.get_or_init(|| {
-        let mut before = ffi::PyObjectArenaAllocator { ctx: std::ptr::null_mut(), alloc: None, free: None };
-        // SAFETY: the GIL is held.
-        unsafe { ffi::PyObject_GetArenaAllocator(&raw mut before) };
-        Arenas(before)
-    });
-    let alloc = if populates { Some(populated as _) } else { before.alloc };
-    let mut arenas = ffi::PyObjectArenaAllocator { ctx: before.ctx, alloc, free: before.free };
-    // SAFETY: the GIL is held; what allocates gives what `free` takes, as before.
-    unsafe { ffi::PyObject_SetArenaAllocator(&raw mut arenas) };
+impl Arenas {
+    fn ours(&self) -> MutexGuard<'_, Ours> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-extern "C" fn populated(ctx: *mut c_void, size: usize) -> *mut c_void {
-    let Some(alloc) = BEFORE.get().and_then(|Arenas(before)| before.alloc) else { return std::ptr::null_mut() };
-    let arena = alloc(ctx, size);
+/// Has new arenas lie in huge pages, or, with `false`, come from where they came from before.
+#[pyfunction]
+#[pyo3(signature = (are_huge, /))]
+pub(crate) fn huge_arenas(_py: Python<'_>, are_huge: bool) {
+    let arenas = ARENAS.get_or_init(|| {
+        let mut before = PyObjectArenaAllocator { ctx: ptr::null_mut(), alloc: None, free: None };
+        // SAFETY: the GIL is held.
+        unsafe { ffi::PyObject_GetArenaAllocator(&raw mut before) };
+        let ours = Ours { used: BTreeSet::new(), rest: ptr::null_mut(), n_rest: 0 };
+        Arenas { before, ours: Mutex::new(ours) }
+    });
+    let alloc = if are_huge { Some(alloc as _) } else { arenas.before.alloc };
+    let mut allocator = PyObjectArenaAllocator { ctx: arenas.before.ctx, alloc, free: Some(free) };
+    // SAFETY: the GIL is held; what frees takes what any of them allocates.
+    unsafe { ffi::PyObject_SetArenaAllocator(&raw mut allocator) };
+}
+
+impl Ours {
+    /// An arena, if its size is a part of a huge page and there is memory.
+    fn alloc(&mut self, size: usize) -> Option<*mut c_void> {
+        if size == 0 || !HUGE.is_multiple_of(size) {
+            return None;
+        }
+        if self.n_rest < size {
+            // Arenas are of one size, so that nothing was left.
+            self.rest = map_huge(1);
+            self.n_rest = if self.rest.is_null() { 0 } else { HUGE };
+        }
+        let arena = self.rest;
+        self.n_rest = self.n_rest.checked_sub(size)?;
+        self.rest = arena.wrapping_byte_add(size);
+        self.used.insert(arena.addr());
+        Some(arena)
+    }
+}
+
+extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
+    let Some(arenas) = ARENAS.get() else { return ptr::null_mut() };
+    let ours = arenas.ours().alloc(size);
+    let Some(arena) = ours else { return arenas.before.alloc.map_or(ptr::null_mut(), |alloc| alloc(ctx, size)) };
     #[cfg(target_os = "linux")]
-    if !arena.is_null() {
-        // SAFETY: it fills pages of memory that nobody uses yet. A system that cannot leaves it as it is.
-        unsafe { libc::madvise(arena, size, libc::MADV_POPULATE_WRITE) };
+    // SAFETY: it fills pages of memory that nobody uses yet. A system that cannot leaves it as it is.
+    unsafe {
+        libc::madvise(arena, size, libc::MADV_POPULATE_WRITE);
     }
     arena
+}
+
+extern "C" fn free(ctx: *mut c_void, arena: *mut c_void, size: usize) {
+    let Some(arenas) = ARENAS.get() else { return };
+    let is_ours = arenas.ours().used.remove(&arena.addr());
+    if is_ours {
+        // SAFETY: it is a part of a huge page, and the interpreter does not use it any more.
+        unsafe { unmap(arena, size) };
+    } else if let Some(free) = arenas.before.free {
+        free(ctx, arena, size);
+    }
 }

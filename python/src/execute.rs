@@ -1052,8 +1052,8 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             if Self::NAMES_ARE_IMMORTAL && !is_immortal(object) {
                 return Ok((object, false));
             }
-            (*names).insert(hash, text, object);
-            if !Self::NAMES_ARE_IMMORTAL {
+            let is_kept = (*names).insert(hash, text, object);
+            if !Self::NAMES_ARE_IMMORTAL && is_kept {
                 Self::retain(object);
             }
             Ok((object, Self::NAMES_ARE_IMMORTAL))

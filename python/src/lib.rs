@@ -10,6 +10,7 @@ mod cache;
 mod convert;
 mod execute;
 mod hook;
+mod huge;
 mod layout;
 mod make;
 mod names;
@@ -29,7 +30,8 @@ mod _native {
     use std::ffi::OsString;
 
     #[pymodule_export]
-    use super::arenas::populate_arenas;
+    #[pymodule_export]
+    use super::arenas::huge_arenas;
     #[pymodule_export]
     use super::bundle::{Bundle, find_modules, get_bundled_code, make_bundle};
     #[pymodule_export]

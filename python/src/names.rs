@@ -11,6 +11,7 @@
 use pyo3::ffi::PyObject;
 use rehydrate::common::name_hash;
 
+use crate::huge::{HUGE, map_huge, unmap};
 use crate::layout::AsciiStr;
 use crate::prefetch::prefetch;
 
@@ -28,23 +29,22 @@ const SHORT: usize = 16;
 struct Entry {
     /// Null if there is none.
     object: *mut PyObject,
+    /// 0 if there is none.
     key: u64,
     /// A short text, as [`packed`] gives it.
     text: u128,
 }
 
-/// Its key is that of no text: none is so long.
-const EMPTY: Entry = Entry { object: std::ptr::null_mut(), key: u64::MAX, text: 0 };
-
-/// The hash and the length of a text.
+/// The hash of a text, and its length and one.
 #[inline(always)]
 fn key(hash: u32, len: u32) -> u64 {
-    u64::from(hash) | u64::from(len) << 32
+    u64::from(hash) | (u64::from(len) + 1) << 32
 }
 
 /// The table.
 pub(crate) struct Names {
-    entries: Vec<Entry>,
+    /// In huge pages of their own: the system gives one for 65,536 names at once, and the processor finds every entry in it.
+    entries: &'static mut [Entry],
     len: usize,
     n_bytes: usize,
 }
@@ -81,7 +81,7 @@ fn packed_alone(text: &[u8]) -> u128 {
 
 impl Names {
     pub(crate) const fn new() -> Self {
-        Self { entries: Vec::new(), len: 0, n_bytes: 0 }
+        Self { entries: &mut [], len: 0, n_bytes: 0 }
     }
 
     /// How many names there are, and the bytes of their texts.
@@ -121,19 +121,34 @@ impl Names {
         prefetch(self.entries.as_ptr().wrapping_add(at));
     }
 
-    /// Takes a reference to a str that is not in the table. The hash is [`name_hash`] of its text.
+    /// Takes a reference to a str that is not in the table, if there is memory. The hash is [`name_hash`] of its text.
     #[cold]
-    pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) {
+    pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) -> bool {
         debug_assert_eq!(hash, name_hash(text));
-        // Two thirds: more would be found later, and less takes memory that an application pays for when it starts.
-        if 3 * self.len >= 2 * self.entries.len() {
-            let entries = std::mem::take(&mut self.entries);
-            self.entries.resize((2 * entries.len()).max(1 << 12), EMPTY);
-            entries.into_iter().filter(|entry| !entry.object.is_null()).for_each(|entry| self.put(entry));
+        // Two thirds: more would be found later.
+        if 3 * self.len >= 2 * self.entries.len() && !self.grow() {
+            return false;
         }
         self.put(Entry { object, key: key(hash, text.len() as u32), text: packed_alone(text) });
         self.len += 1;
         self.n_bytes += text.len();
+        true
+    }
+
+    /// Twice as many entries, if there is memory.
+    fn grow(&mut self) -> bool {
+        let n_bytes = (2 * size_of_val(self.entries)).max(HUGE);
+        let places = map_huge(n_bytes / HUGE).cast::<Entry>();
+        if places.is_null() {
+            return false;
+        }
+        // SAFETY: nobody else knows of it, and zeros are entries.
+        let entries = unsafe { std::slice::from_raw_parts_mut(places, n_bytes / size_of::<Entry>()) };
+        let before = std::mem::replace(&mut self.entries, entries);
+        before.iter().filter(|entry| !entry.object.is_null()).for_each(|entry| self.put(*entry));
+        // SAFETY: the table alone knew of it, and the empty one is not unmapped.
+        unsafe { unmap(before.as_mut_ptr().cast(), size_of_val(before)) };
+        true
     }
 
     fn put(&mut self, entry: Entry) {

@@ -38,7 +38,7 @@ def resident():
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
 
-_native.populate_arenas(sys.argv[1] == "populated")
+_native.huge_arenas(sys.argv[1] == "huge")
 kept, steps = [], []
 before = resident()
 for _ in range(200):
@@ -47,7 +47,7 @@ for _ in range(200):
     steps.append(after - before)
     before = after
 # Arenas outlive the change.
-_native.populate_arenas(sys.argv[1] != "populated")
+_native.huge_arenas(sys.argv[1] != "huge")
 kept.clear()
 kept = [object() for _ in range(100_000)]
 print(max(steps))
@@ -63,7 +63,7 @@ class Arenas(unittest.TestCase):
             return int(run.stdout)
 
         # An arena is of 1 MiB.
-        self.assertGreaterEqual(most("populated"), 512)
+        self.assertGreaterEqual(most("huge"), 512)
         self.assertLess(most("as before"), 512)
 
 
