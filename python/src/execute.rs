@@ -664,21 +664,6 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         unsafe { ffi::Py_NewRef(object) }
     }
 
-    /// The bytes object of bytecode as it stands in marshal.
-    fn plain_bytecode(&mut self, table: &TableStep<'_, *mut PyObject>) -> Outcome<*mut PyObject> {
-        self.scratch.clear();
-        let bytes = match table.is_quickened {
-            true => {
-                if !caches::unquicken(self.shared.probed.python, table.bytes, &mut self.scratch) {
-                    return Err(refuse("its bytecode is not as CPython quickens it"));
-                }
-                &self.scratch
-            }
-            false => table.bytes,
-        };
-        self.made(self.bytes(bytes))
-    }
-
     /// New references to kinds, line table and exception table of a code object; null for what there is no memory for.
     #[inline(always)]
     fn tables(&mut self, code: &CodeStep<'_, *mut PyObject>) -> [*mut PyObject; 3] {
@@ -705,12 +690,11 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         scratch.clear();
         let is_direct = DIRECT && code.is_interned && is_small(code);
         let is_direct = is_direct && (bytecode.is_quickened || caches::quicken(python, bytecode.bytes, &mut scratch));
-        let plain = if is_direct { ptr::null_mut() } else { self.plain_bytecode(bytecode)? };
         let tables = self.tables(code);
         let made = match is_direct {
             true => Ok(self.direct(code, tables, if bytecode.is_quickened { bytecode.bytes } else { &scratch })),
             false => {
-                let made = self.construct(code, tables, plain, kinds.bytes);
+                let made = self.construct(code, tables, kinds.bytes);
                 drop_tables(tables);
                 if made.as_ref().is_ok_and(|made| !made.is_null()) {
                     // SAFETY: references that are taken over.
@@ -720,8 +704,6 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             }
         };
         self.scratch = scratch;
-        // SAFETY: a reference that nobody else holds.
-        unsafe { ffi::Py_XDECREF(plain) };
         self.made(made?)
     }
 
@@ -813,12 +795,15 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         &mut self,
         code: &CodeStep<'_, *mut PyObject>,
         tables: [*mut PyObject; 3],
-        bytecode: *mut PyObject,
         kinds: &[u8],
     ) -> Outcome<*mut PyObject> {
         if tables.iter().any(|table| table.is_null()) {
             return Ok(ptr::null_mut());
         }
+        // The constructor quickens bytecode that it is given quickened into the same.
+        let bytecode = self.made(self.bytes(code.tables[0].bytes))?;
+        // SAFETY: a reference that nobody else holds.
+        let bytecode = unsafe { Bound::from_owned_ptr(self.py, bytecode) };
         let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
         let filename = self.filename(parts.filename);
         let number = |field: Field| code.numbers[field as usize];
@@ -845,7 +830,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 n_locals,
                 number(Field::StackSize),
                 number(Field::Flags),
-                bytecode,
+                bytecode.as_ptr(),
                 parts.consts,
                 parts.names,
                 locals.as_ptr(),
