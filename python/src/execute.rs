@@ -260,6 +260,11 @@ impl Drop for BundleValues {
     }
 }
 
+/// Whether an initializer is executed faster than `marshal` reads a dump.
+pub(crate) fn is_fast(py: Python<'_>) -> PyResult<bool> {
+    Ok(Shared::get(py)?.path().0 != Path::Marshal)
+}
+
 /// Why this interpreter cannot use bundles, if it cannot.
 pub(crate) fn refuses_bundles(py: Python<'_>) -> PyResult<Option<&'static str>> {
     Ok(Shared::get(py)?.probed.heads.as_ref().err().copied())

@@ -22,7 +22,7 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
 
 use crate::cache::{self, Header, Naming};
 use crate::convert::own_magic;
-use crate::execute::execute_unstarted;
+use crate::execute::{execute_unstarted, is_fast};
 
 // Public functions that pyo3-ffi does not declare.
 unsafe extern "C" {
@@ -315,7 +315,7 @@ fn cached<'py>(
     cache: &mut Cache,
 ) -> PyResult<State<'py>> {
     let py = loader.py();
-    if !loader.get_type().is(hook.loader.bind(py)) {
+    if !loader.get_type().is(hook.loader.bind(py)) || !is_fast(py)? {
         return Ok(State::NotOurs);
     }
     let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>() else { return Ok(State::NotOurs) };
