@@ -10,12 +10,11 @@
 //!
 //! Source: CPython 3.12 to 3.15 `Python/specialize.c`, `_PyCode_Quicken`; `Objects/codeobject.c`, `deopt_code`.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use crate::python::Python;
 
 /// What is known of the opcodes of a version.
-#[derive(Clone)]
 struct Opcodes {
     /// Entries by opcode.
     entries: Entries,
@@ -38,40 +37,39 @@ const MAX_ENTRIES: usize = 10;
 /// An instruction, and as many entries as it may have.
 const WINDOW: usize = 2 + 2 * MAX_ENTRIES;
 
-/// By minor version; `None` where there are no caches at all. `python3 tools/inline_caches.py PYTHON...` makes the data again.
-static OPCODES: LazyLock<Vec<Option<Opcodes>>> = LazyLock::new(|| {
-    let mut all = vec![None; usize::from(Python::LATEST.minor()) + 1];
-    let empty = Opcodes {
-        entries: [0; 256],
-        counters: [[0; 2]; 256],
-        is_ordinary: [false; 256],
-        pairs: Vec::new(),
-        first_of_pair: [None; 256],
-    };
-    for row in rows(include_str!("../data/inline_caches.tsv")) {
-        let [python, opcode, _name, n, counter] = row;
-        let of = all[minor(python)].get_or_insert(empty.clone());
-        let opcode = usize::from(number(opcode));
-        of.entries[opcode] = u8::try_from(number(n)).expect("entries are few");
-        assert!(usize::from(of.entries[opcode]) <= MAX_ENTRIES, "{python} has an instruction with {n} entries");
-        of.counters[opcode] = number(counter).to_le_bytes();
-        of.is_ordinary[opcode] = true;
+impl Opcodes {
+    /// Those of a version; `None` where there are no caches at all. `python3 tools/inline_caches.py PYTHON...` makes the data again.
+    fn read(python: Python) -> Option<Self> {
+        let mut all = Self {
+            entries: [0; 256],
+            counters: [[0; 2]; 256],
+            is_ordinary: [false; 256],
+            pairs: Vec::new(),
+            first_of_pair: [None; 256],
+        };
+        for [opcode, _name, n, counter] in rows(include_str!("../data/inline_caches.tsv"), python) {
+            let opcode = usize::from(number(opcode));
+            all.entries[opcode] = u8::try_from(number(n)).expect("entries are few");
+            assert!(usize::from(all.entries[opcode]) <= MAX_ENTRIES, "{python} has an instruction with {n} entries");
+            all.counters[opcode] = number(counter).to_le_bytes();
+            all.is_ordinary[opcode] = true;
+        }
+        for [first, second, becomes, _name] in rows(include_str!("../data/superinstructions.tsv"), python) {
+            let [first, second, becomes] =
+                [first, second, becomes].map(|opcode| u8::try_from(number(opcode)).expect("an opcode is a byte"));
+            all.pairs.push(([first, second], becomes));
+            all.first_of_pair[usize::from(becomes)] = Some(first);
+        }
+        all.is_ordinary.contains(&true).then_some(all)
     }
-    for row in rows(include_str!("../data/superinstructions.tsv")) {
-        let [python, first, second, becomes, _name] = row;
-        let of = all[minor(python)].as_mut().expect("a version with superinstructions has caches");
-        let [first, second, becomes] =
-            [first, second, becomes].map(|opcode| u8::try_from(number(opcode)).expect("an opcode is a byte"));
-        of.pairs.push(([first, second], becomes));
-        of.first_of_pair[usize::from(becomes)] = Some(first);
-    }
-    all
-});
+}
 
-fn rows(table: &str) -> impl Iterator<Item = [&str; 5]> {
-    table.lines().skip(1).map(|row| {
-        let mut cells = row.split('\t');
-        std::array::from_fn(|_| cells.next().expect("a row has five cells"))
+/// The rows of a version, without it.
+fn rows(table: &str, python: Python) -> impl Iterator<Item = [&str; 4]> {
+    let version = python.to_string();
+    table.lines().skip(1).filter_map(move |row| {
+        let mut cells = row.strip_prefix(&version)?.strip_prefix('\t')?.split('\t');
+        Some(std::array::from_fn(|_| cells.next().expect("a row has five cells")))
     })
 }
 
@@ -79,12 +77,10 @@ fn number(cell: &str) -> u16 {
     cell.parse().expect("a cell holds a number")
 }
 
-fn minor(python: &str) -> usize {
-    usize::from(python.parse::<Python>().expect("the data names a known version").minor())
-}
-
 fn opcodes(python: Python) -> Option<&'static Opcodes> {
-    OPCODES[usize::from(python.minor())].as_ref()
+    static OPCODES: [OnceLock<Option<Opcodes>>; Python::LATEST.minor() as usize + 1] =
+        [const { OnceLock::new() }; Python::LATEST.minor() as usize + 1];
+    OPCODES[usize::from(python.minor())].get_or_init(|| Opcodes::read(python)).as_ref()
 }
 
 /// The entries of a version, by opcode; `None` where it has no inline caches.

@@ -42,7 +42,7 @@ impl Python {
     }
 
     /// The second number of the version.
-    pub fn minor(self) -> u8 {
+    pub const fn minor(self) -> u8 {
         self.minor
     }
 

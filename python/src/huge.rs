@@ -9,8 +9,8 @@ use std::ptr;
 /// The size of a huge page of x86-64, and of 64-bit ARM whose small pages are of 4 KiB.
 pub(crate) const HUGE: usize = 2 << 20;
 
-/// `n` bytes of new memory, or null.
-fn map(n: usize) -> *mut c_void {
+/// `n` bytes of zeros, in small pages, or null if there is no memory.
+pub(crate) fn map(n: usize) -> *mut c_void {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: it maps memory where there is none.
     let start = unsafe { libc::mmap(ptr::null_mut(), n, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
@@ -37,7 +37,7 @@ pub(crate) fn map_huge(n: usize) -> *mut c_void {
     }
 }
 
-/// Gives back a part of what [`map_huge`] gave.
+/// Gives back a part of what [`map`] or [`map_huge`] gave.
 ///
 /// # Safety
 /// Nobody uses the `n` bytes any more.

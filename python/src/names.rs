@@ -11,7 +11,7 @@
 use pyo3::ffi::PyObject;
 use rehydrate::common::name_hash;
 
-use crate::huge::{HUGE, map_huge, unmap};
+use crate::huge::{HUGE, map, map_huge, unmap};
 use crate::layout::AsciiStr;
 use crate::prefetch::prefetch;
 
@@ -20,6 +20,9 @@ pub(crate) const MAX_NAMES: usize = 1 << 20;
 
 /// Most bytes of text, of all names together.
 pub(crate) const MAX_BYTES: usize = 32 << 20;
+
+/// How large the first table is: enough for what starts small.
+const FIRST: usize = 128 << 10;
 
 /// Most bytes of a text that stands in the table.
 const SHORT: usize = 16;
@@ -43,7 +46,7 @@ fn key(hash: u32, len: u32) -> u64 {
 
 /// The table.
 pub(crate) struct Names {
-    /// In huge pages of their own: the system gives one for 65,536 names at once, and the processor finds every entry in it.
+    /// Of [`FIRST`] bytes, then huge pages: the system gives one at once, and the processor finds every entry in it.
     entries: &'static mut [Entry],
     len: usize,
     n_bytes: usize,
@@ -137,8 +140,11 @@ impl Names {
 
     /// Twice as many entries, if there is memory.
     fn grow(&mut self) -> bool {
-        let n_bytes = (2 * size_of_val(self.entries)).max(HUGE);
-        let places = map_huge(n_bytes / HUGE).cast::<Entry>();
+        let n_bytes = match size_of_val(self.entries) {
+            0 => FIRST,
+            n_bytes => (2 * n_bytes).max(HUGE),
+        };
+        let places = if n_bytes < HUGE { map(n_bytes) } else { map_huge(n_bytes / HUGE) }.cast::<Entry>();
         if places.is_null() {
             return false;
         }

@@ -512,11 +512,11 @@ fn same_code(a: &CodeObject, b: &CodeObject) -> bool {
         && a[padding + 4..] == b[padding + 4..]
 }
 
-/// The places of a number in the interpreter's state.
+/// The interpreter's state from the begin of a range on, which lies in it.
 #[cfg(Py_3_12)]
-fn candidates(range: Range<usize>) -> (*mut u8, Vec<usize>) {
+fn state(range: &Range<usize>) -> *mut u8 {
     // SAFETY: the GIL is held.
-    (unsafe { ffi::PyInterpreterState_Get() }.cast(), range.step_by(4).collect())
+    unsafe { ffi::PyInterpreterState_Get().cast::<u8>().add(range.start) }
 }
 
 /// The version that the interpreter gives to the next function: the number that is always one above that of the newest code
@@ -524,19 +524,24 @@ fn candidates(range: Range<usize>) -> (*mut u8, Vec<usize>) {
 fn find_next_version(range: Range<usize>) -> PyResult<Option<*mut u32>> {
     #[cfg(Py_3_12)]
     {
-        let (state, mut found) = candidates(range);
+        let state = state(&range).cast::<u32>();
+        let mut found: Option<Vec<usize>> = None;
         for _ in 0..4 {
-            // SAFETY: the GIL is held; the range lies in the interpreter's state.
+            // SAFETY: the GIL is held; the places lie in the interpreter's state.
             unsafe {
                 let code = new(ffi::PyCode_NewEmpty(c"probe".as_ptr(), c"probe".as_ptr(), 1).cast())?;
                 let version = code.cast::<CodeObject>().read().version;
                 ffi::Py_DECREF(code);
-                found.retain(|at| version != 0 && state.add(*at).cast::<u32>().read() == version.wrapping_add(1));
+                let is_next = |at: &usize| version != 0 && state.add(*at).read() == version.wrapping_add(1);
+                found = Some(match found {
+                    None => (0..range.len() / size_of::<u32>()).filter(is_next).collect(),
+                    Some(found) => found.into_iter().filter(is_next).collect(),
+                });
             }
         }
-        if let [at] = found[..] {
+        if let Some([at]) = found.as_deref() {
             // SAFETY: as above.
-            return Ok(Some(unsafe { state.add(at).cast() }));
+            return Ok(Some(unsafe { state.add(*at) }));
         }
     }
     let _ = range;
@@ -549,34 +554,30 @@ fn find_watchers(range: Range<usize>) -> Option<*const u8> {
     unsafe extern "C" fn nothing(_: c_int, _: *mut PyObject) -> c_int {
         0
     }
-    // SAFETY (of all that follows): the GIL is held; the range lies in the interpreter's state.
-    let (state, _) = candidates(0..0);
-    let read = |at: usize| unsafe { state.add(at).read() };
-    let mut found: Vec<(usize, u8)> = range.map(|at| (at, read(at))).collect();
-    let before = found.clone();
-    let mut watchers = Vec::new();
+    let state = state(&range);
+    // SAFETY: the GIL is held; the range lies in the interpreter's state.
+    let (add, read) = unsafe { (|| PyCode_AddWatcher(nothing), |at: usize| state.add(at).read()) };
+    let before: Vec<u8> = (0..range.len()).map(read).collect();
     // Both at once: where the interpreter keeps the address of a watcher, a byte may look like the bit of one, but not of both.
-    for _ in 0..2 {
-        let id = unsafe { PyCode_AddWatcher(nothing) };
-        if id < 0 {
-            unsafe { ffi::PyErr_Clear() };
-            found.clear();
-            break;
+    let first = add();
+    let has_first = |at: &usize| u32::from(before[*at]) ^ u32::from(read(*at)) == 1 << first;
+    let mut found: Vec<usize> = if first < 0 { Vec::new() } else { (0..before.len()).filter(has_first).collect() };
+    let second = add();
+    found.retain(|at| second >= 0 && u32::from(before[*at]) ^ u32::from(read(*at)) == 1 << first | 1 << second);
+    for id in [first, second] {
+        // SAFETY: the GIL is held. The error is that there is no room for one more.
+        unsafe {
+            if id < 0 {
+                ffi::PyErr_Clear();
+            } else {
+                PyCode_ClearWatcher(id);
+            }
         }
-        watchers.push(id);
-        let bit = 1u8 << id;
-        found.retain_mut(|(at, byte)| {
-            let had = *byte & bit != 0;
-            *byte |= bit;
-            !had && read(*at) == *byte
-        });
     }
-    watchers.into_iter().for_each(|id| {
-        unsafe { PyCode_ClearWatcher(id) };
-    });
-    found.retain(|(at, _)| before.contains(&(*at, read(*at))));
+    found.retain(|at| read(*at) == before[*at]);
     match found[..] {
-        [(at, _)] => Some(unsafe { state.add(at).cast_const() }),
+        // SAFETY: as above.
+        [at] => Some(unsafe { state.add(at).cast_const() }),
         _ => None,
     }
 }
