@@ -253,7 +253,7 @@ impl<'v> Executor<'v> for Nothing {
     type Object = ();
     type Error = Error;
 
-    const KEEPS_PLAIN: bool = true;
+    const ONLY_VERIFIES: bool = true;
 
     fn known_name(&mut self, _: u32, _: u32, _: &'v [u8]) -> Option<()> {
         None
@@ -307,6 +307,7 @@ struct Verifier<'v, E: Executor<'v>> {
     stack: Vec<Slot<E::Object>>,
     /// So many slots at the bottom hold names that are immortal.
     n_immortal: usize,
+    /// How high the stack was before it was last taken from.
     reached: usize,
     /// The bytes that were on the stack.
     bytes: Vec<&'v [u8]>,
@@ -369,11 +370,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let starts = loop {
             let (instruction, next) =
                 Instruction::decode(self.instructions, self.at).map_err(|error| error.inside("the instructions"))?;
-            if self.items.is_some() {
-                self.note_items(instruction, next);
-            }
             match instruction.op {
-                Op::BuildTupleFrom => self.tuple_from(instruction)?,
+                Op::BuildTupleFrom => self.tuple_from(instruction, next)?,
                 Op::MakeFullCode => self.full_code(instruction)?,
                 Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction)?,
                 Op::MakeString => self.text(instruction)?,
@@ -383,12 +381,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                     self.check_result(instruction, next)?;
                     break instruction.op == Op::StartCode;
                 }
-                _ => self.any(instruction)?,
+                _ => self.any(instruction, next)?,
             }
-            self.reached = self.reached.max(self.stack.len());
             self.at = next;
         };
         self.data.check_end()?;
+        self.reached = self.reached.max(self.stack.len());
         let reached = u32::try_from(self.reached).expect("instructions are below 2 GiB");
         if reached != max_stack {
             return Err(Error::from(ErrorKind::WrongStack { stated: max_stack, reached }).into());
@@ -423,20 +421,33 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     #[inline(always)]
     fn push(&mut self, object: E::Object, value: Value) {
-        self.n_objects += 1;
+        self.count(1, 0);
         self.stack.push(Slot { object, value });
     }
 
-    /// Forgets the values from `base` on: others have taken their references over.
+    /// Notes what a later execution needs room for.
+    #[inline(always)]
+    fn count(&mut self, n_objects: usize, n_items: usize) {
+        if E::ONLY_VERIFIES {
+            self.n_objects += n_objects;
+            self.n_items += n_items;
+        }
+    }
+
+    /// Forgets the values from `base` on: others have taken their references over. Before this, the stack only grew.
     #[inline(always)]
     fn taken(&mut self, base: usize) {
+        self.reached = self.reached.max(self.stack.len());
         self.stack.truncate(base);
         self.n_immortal = self.n_immortal.min(base);
     }
 
     /// Any instruction that loaders do not meet often.
     #[inline(never)]
-    fn any(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+    fn any(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
+        if self.items.is_some() {
+            self.note_items(instruction, next);
+        }
         let Instruction { op, oparg } = instruction;
         self.check_operand(instruction)?;
         if op == Op::MakeCode {
@@ -509,7 +520,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         };
         let n_items = operands.len();
         let object = self.executor.value(Checked::new(step))?;
-        self.n_items += n_items;
+        self.count(0, n_items);
         self.taken(base);
         self.push(object, value);
         Ok(())
@@ -529,7 +540,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let (container, values) = (self.stack[slot].object, Values(&self.stack[base..]));
         let fill = if is_list { Fill::Append(container, values) } else { Fill::Add(container, values) };
         self.executor.fill(Checked::new(fill))?;
-        self.n_items += self.stack.len() - base;
+        self.count(0, self.stack.len() - base);
         self.taken(base);
         Ok(())
     }
@@ -548,7 +559,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// BUILD_TUPLE_FROM.
     #[inline(always)]
-    fn tuple_from(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+    fn tuple_from(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
+        if self.items.is_some() {
+            self.note_items(instruction, next);
+        }
         let (n, references) = (instruction.oparg as usize, *self.data.rest(Section::References));
         // Each takes a byte at least.
         if n > references.len() {
@@ -570,7 +584,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             self.share_copied(n);
         }
         *self.data.rest(Section::References) = &references[at..];
-        self.n_items += n;
+        self.count(0, n);
         self.taken(base);
         self.push(object, tuple(traits, n));
         Ok(())
@@ -751,6 +765,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let hashes = self.data.hashes(oparg)?;
         let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
         let (mut at_count, mut at_name) = (0, 0);
+        let (base, mut n_immortal) = (self.stack.len(), if E::NAMES_ARE_IMMORTAL { hashes.len() } else { 0 });
         self.stack.reserve(hashes.len());
         hashes.iter().take(AHEAD).for_each(|hash| self.executor.expect(u32::from_le_bytes(*hash)));
         for (at, hash) in hashes.iter().enumerate() {
@@ -767,16 +782,20 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             (at_count, at_name) = (after, at_name + len as usize);
             // A name that is known is ASCII.
-            let (object, is_immortal) = match self.executor.known_name(hash, len, names) {
-                Some(object) => (object, E::NAMES_ARE_IMMORTAL),
+            let object = match self.executor.known_name(hash, len, names) {
+                Some(object) => object,
                 None => {
                     let text = &names[..len as usize];
                     self.check_name(instruction, text, hash)?;
-                    self.executor.new_name(Checked::new(text), hash)?
+                    let (object, is_immortal) = self.executor.new_name(Checked::new(text), hash)?;
+                    n_immortal = if is_immortal { n_immortal } else { n_immortal.min(at) };
+                    object
                 }
             };
-            self.n_immortal += usize::from(is_immortal && self.n_immortal == self.stack.len());
             self.push(object, value);
+        }
+        if self.n_immortal == base {
+            self.n_immortal += n_immortal;
         }
         *self.data.rest(Section::Counts) = &counts[at_count..];
         *self.data.rest(Section::Names) = &names[at_name..];
@@ -949,7 +968,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         };
         match made {
             Ok((object, value)) => {
-                self.n_items += N;
+                self.count(0, N);
                 self.taken(base);
                 self.push(object, value);
                 Ok(())
@@ -1054,7 +1073,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn bytecode(&mut self, op: Op, stands: Table) -> Result<(Bytecode<'v>, TableOrigin<E::Object>)> {
         let bytecode = match stands {
             Table::Inline(len) => Bytecode::Plain(self.data.take(Section::Bytecode, len)?),
-            Table::Quickened(len) if !E::KEEPS_PLAIN => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
+            Table::Quickened(len) if !E::ONLY_VERIFIES => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
             Table::Quickened(len) => {
                 let bytes = self.data.take(Section::Bytecode, len)?;
                 let start = self.restored.len();
@@ -1087,7 +1106,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if len > 1 {
             self.bytecodes.push(bytecode);
         }
-        self.n_objects += 1;
+        self.count(1, 0);
         Ok((bytecode, TableOrigin::Inline))
     }
 
@@ -1100,7 +1119,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 if len > 1 {
                     self.tables[section as usize].push(bytes);
                 }
-                self.n_objects += 1;
+                self.count(1, 0);
                 (bytes, TableOrigin::Inline)
             }
             Table::Earlier(number) => {

@@ -19,11 +19,11 @@ use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, caches, verify, vm};
 
-use crate::layout::{AsciiStr, CodeObject, VERSION};
+use crate::layout::{AsciiStr, CodeObject};
 use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
 use crate::prefetch::prefetch_all;
-use crate::probe::{MOST_UNITS, Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
+use crate::probe::{Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
 
 /// What the executors of an interpreter share. PyO3 lets one interpreter of a process import the module.
 struct Shared {
@@ -687,7 +687,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     fn any_code(&mut self, code: &CodeStep<'_, *mut PyObject>) -> Outcome<*mut PyObject> {
         let python = self.shared.probed.python;
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
-        if !(bytecode.is_quickened && is_readable(&self.shared.probed.reach, bytecode.bytes)) {
+        if !(bytecode.is_quickened && self.shared.probed.readable.accepts(bytecode.bytes)) {
             check_sound(python, bytecode.bytes)?;
         }
         check_kinds(kinds)?;
@@ -961,35 +961,6 @@ unsafe fn bytes_of<'a>(object: *mut PyObject) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(ffi::PyBytes_AS_STRING(object).cast(), ffi::PyBytes_Size(object) as usize) }
 }
 
-/// Whether CPython can certainly read, compare and free a code object with this quickened bytecode, by a look at each unit
-/// that does not ask which ones are caches: no unit looks like an opcode of a running interpreter, and none so near the end
-/// that its caches could go beyond.
-#[inline(always)]
-fn is_readable(reach: &[u8; 256], quickened: &[u8]) -> bool {
-    let (code, []) = quickened.as_chunks::<2>() else { return false };
-    // In lanes of 16 bits, all arithmetic, so that several units are looked at in one go: not 0 for an opcode of a running
-    // interpreter. A counter that looks like one is none.
-    let strange = code.iter().fold(0, |strange, unit| {
-        let unit = u16::from_le_bytes(*unit);
-        let opcode = unit & 0xff;
-        let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) & 0x100;
-        let is_counter = VERSION.counter.map_or(0, |counter| u16::from(unit == counter) << 8);
-        let enters = VERSION.enter_executor.map_or(0, |enter| u16::from(opcode == u16::from(enter)));
-        strange | is_instrumented & !is_counter | enters
-    });
-    if strange != 0 {
-        return false;
-    }
-    match code.last_chunk::<{ MOST_UNITS - 1 }>() {
-        // Nothing branches on what stands there.
-        Some(tail) => {
-            let goes_beyond = |at: usize| usize::from(reach[usize::from(tail[at][0])]) > tail.len() - at;
-            !(0..tail.len()).fold(false, |beyond, at| beyond | goes_beyond(at))
-        }
-        None => code.iter().rev().zip(1u8..).all(|([opcode, _], left)| reach[usize::from(*opcode)] <= left),
-    }
-}
-
 fn frozen_dict(py: Python<'_>, dict: *mut PyObject) -> *mut PyObject {
     // SAFETY: an object.
     let dict = unsafe { Bound::from_borrowed_ptr(py, dict) };
@@ -1082,7 +1053,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
         if !(DIRECT && code.is_interned && bytecode.is_quickened && is_small(code)) {
             return self.any_code(code);
         }
-        if !is_readable(&self.shared.probed.reach, bytecode.bytes) {
+        if !self.shared.probed.readable.accepts(bytecode.bytes) {
             check_sound(self.shared.probed.python, bytecode.bytes)?;
         }
         check_kinds(kinds)?;

@@ -17,6 +17,7 @@ mod names;
 mod offsets;
 mod prefetch;
 mod probe;
+mod readable;
 
 use pyo3::prelude::*;
 

@@ -17,6 +17,7 @@ use rehydrate::python::{Field, count_kinds};
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple, VERSION, bytes_of};
 use crate::make::{CodeFields, Heads};
 use crate::offsets;
+use crate::readable::Readable;
 
 /// What was found out.
 pub(crate) struct Probed {
@@ -30,8 +31,7 @@ pub(crate) struct Probed {
     pub(crate) next_version: *mut u32,
     /// Where the interpreter keeps which code watchers there are, if it has any.
     watchers: *const u8,
-    /// By opcode: how many units of two bytes an instruction reaches at most, with its caches.
-    pub(crate) reach: [u8; 256],
+    pub(crate) readable: Readable,
     pub(crate) intern: Intern,
 }
 
@@ -148,7 +148,7 @@ impl Probed {
             refused: None,
             next_version: ptr::null_mut(),
             watchers: ptr::null(),
-            reach: reach(python),
+            readable: Readable::new(python),
             intern: Intern::find(),
         };
         if leaves_out_positions {
@@ -188,18 +188,6 @@ impl Probed {
         }
         self.refused
     }
-}
-
-/// Most units of an instruction, in any version.
-pub(crate) const MOST_UNITS: usize = 11;
-
-fn reach(python: Version) -> [u8; 256] {
-    let mut reach = caches::units(python).unwrap_or([0; 256]);
-    for (opcode, n) in reach.iter_mut().enumerate().filter(|(_, n)| **n == 0) {
-        // CACHE and RESERVED have none; what a running interpreter specializes has those of what it was.
-        *n = if matches!(opcode, 0 | 17) { 1 } else { MOST_UNITS as u8 };
-    }
-    reach
 }
 
 /// Whether an object is never freed.

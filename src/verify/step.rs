@@ -28,8 +28,9 @@ pub trait Executor<'v>: Sized {
     /// Whether the names that it knows are never freed, so that nobody counts references to them.
     const NAMES_ARE_IMMORTAL: bool = false;
 
-    /// Whether bytecode is also wanted as it stands in marshal.
-    const KEEPS_PLAIN: bool = false;
+    /// Whether it executes nothing, and a later execution wants to know how many values there are, and bytecode as it stands in
+    /// marshal.
+    const ONLY_VERIFIES: bool = false;
 
     /// Told ahead of a hash that [`Self::known_name`] will be asked for.
     #[inline]

@@ -1,0 +1,91 @@
+//! Whether CPython can read, compare and free a code object with some quickened bytecode: to read `co_code` of an opcode that
+//! only a running interpreter has, or of caches beyond the end, crashes it.
+
+use rehydrate::Python as Version;
+use rehydrate::caches;
+
+use crate::layout::VERSION;
+
+/// Most units of an instruction, in any version.
+const MOST_UNITS: usize = 11;
+
+/// What is known of the opcodes of this version, and how this processor looks for some.
+pub(crate) struct Readable {
+    /// By opcode: how many units of two bytes an instruction reaches at most, with its caches.
+    reach: [u8; 256],
+    #[cfg(target_arch = "x86_64")]
+    has_avx2: bool,
+}
+
+impl Readable {
+    pub(crate) fn new(python: Version) -> Self {
+        let mut reach = caches::units(python).unwrap_or([0; 256]);
+        for (opcode, n) in reach.iter_mut().enumerate().filter(|(_, n)| **n == 0) {
+            // CACHE and RESERVED have none; what a running interpreter specializes has those of what it was.
+            *n = if matches!(opcode, 0 | 17) { 1 } else { MOST_UNITS as u8 };
+        }
+        Self {
+            reach,
+            #[cfg(target_arch = "x86_64")]
+            has_avx2: is_x86_feature_detected!("avx2"),
+        }
+    }
+
+    /// Whether CPython can certainly read it, by a look at each unit that does not ask which ones are caches: none looks like an
+    /// opcode of a running interpreter, and none so near the end that its caches could go beyond.
+    #[inline(always)]
+    pub(crate) fn accepts(&self, quickened: &[u8]) -> bool {
+        let (code, []) = quickened.as_chunks::<2>() else { return false };
+        if self.has_strange(code) {
+            return false;
+        }
+        match code.last_chunk::<{ MOST_UNITS - 1 }>() {
+            // Nothing branches on what stands there.
+            Some(tail) => {
+                let goes_beyond = |at: usize| usize::from(self.reach[usize::from(tail[at][0])]) > tail.len() - at;
+                !(0..tail.len()).fold(false, |beyond, at| beyond | goes_beyond(at))
+            }
+            None => code.iter().rev().zip(1u8..).all(|([opcode, _], left)| self.reach[usize::from(*opcode)] <= left),
+        }
+    }
+
+    #[inline(always)]
+    fn has_strange(&self, code: &[[u8; 2]]) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_avx2 {
+            // SAFETY: the processor has it.
+            return unsafe { has_strange_avx2(code) };
+        }
+        has_strange(code)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn has_strange_avx2(code: &[[u8; 2]]) -> bool {
+    has_strange(code)
+}
+
+/// Whether a unit of two bytes looks like an opcode of a running interpreter.
+#[inline(always)]
+fn has_strange(code: &[[u8; 2]]) -> bool {
+    /// So many are looked at in one go, in lanes of 16 bits.
+    const LANES: usize = 8;
+    let strange = |units: &[[u8; 2]]| units.iter().fold(0, |strange, unit| strange | strangeness(*unit));
+    match code.last_chunk::<LANES>() {
+        // Of the last ones, some are looked at twice, so that none is looked at alone.
+        Some(last) => strange(&code[..code.len() & !(LANES - 1)]) | strange(last) != 0,
+        None => strange(code) != 0,
+    }
+}
+
+/// Not 0 for an opcode of a running interpreter; a counter that looks like one is none. All arithmetic.
+#[inline(always)]
+fn strangeness(unit: [u8; 2]) -> u16 {
+    let unit = u16::from_le_bytes(unit);
+    let opcode = unit & 0xff;
+    let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) & 0x100;
+    let is_counter = VERSION.counter.map_or(0, |counter| if unit == counter { 0x100 } else { 0 });
+    let enters = VERSION.enter_executor.map_or(0, |enter| if opcode == u16::from(enter) { 0x100 } else { 0 });
+    is_instrumented & !is_counter | enters
+}
