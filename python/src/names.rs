@@ -6,6 +6,7 @@
 //! Invariants:
 //! - The hash of an entry is [`name_hash`] of its text, and the text is ASCII.
 //! - The table holds a reference to each str.
+//! - An entry stands in the first pair, of the one of its hash and those behind it, that had room when it came.
 //! - At most [`MAX_NAMES`] names and [`MAX_BYTES`] of text are in it.
 
 use pyo3::ffi::PyObject;
@@ -50,6 +51,12 @@ pub(crate) struct Names {
     entries: &'static mut [Entry],
     len: usize,
     n_bytes: usize,
+}
+
+/// Where the pair of entries begins, a line of memory, that a hash is looked for in first.
+#[inline(always)]
+fn first_of_pair(hash: u32, mask: usize) -> usize {
+    hash as usize & mask & !1
 }
 
 /// The first bytes of a text of up to 16 bytes, the others zero; 0 for a longer one. `more` begins with the text.
@@ -103,9 +110,10 @@ impl Names {
         let (key, len) = (key(hash, len), len as usize);
         let text = packed(len, more);
         let mask = self.entries.len().wrapping_sub(1);
-        let mut at = hash as usize & mask;
+        let mut at = first_of_pair(hash, mask);
         loop {
-            let entry = self.entries.get(at)?;
+            // Which of the two it is cannot be predicted, so nothing branches on it.
+            let entry = self.entries.get(at + usize::from(self.entries.get(at)?.key != key))?;
             let is_like = entry.key == key && entry.text == text;
             if is_like && (len <= SHORT || Some(text_of(entry.object, len)) == more.get(..len)) {
                 return Some(entry.object);
@@ -113,14 +121,14 @@ impl Names {
             if entry.object.is_null() {
                 return None;
             }
-            at = (at + 1) & mask;
+            at = (at + 2) & mask;
         }
     }
 
     /// Has the entry in the cache soon that a hash will be looked for in.
     #[inline(always)]
     pub(crate) fn expect(&self, hash: u32) {
-        let at = hash as usize & self.entries.len().wrapping_sub(1);
+        let at = first_of_pair(hash, self.entries.len().wrapping_sub(1));
         prefetch(self.entries.as_ptr().wrapping_add(at));
     }
 
@@ -159,11 +167,14 @@ impl Names {
 
     fn put(&mut self, entry: Entry) {
         let mask = self.entries.len() - 1;
-        let mut at = entry.key as usize & mask;
-        while !self.entries[at].object.is_null() {
-            at = (at + 1) & mask;
-        }
-        self.entries[at] = entry;
+        let mut at = first_of_pair(entry.key as u32, mask);
+        let free = loop {
+            match self.entries[at..at + 2].iter_mut().find(|entry| entry.object.is_null()) {
+                Some(free) => break free,
+                None => at = (at + 2) & mask,
+            }
+        };
+        *free = entry;
     }
 }
 
