@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use pyo3::ffi::{self, PyObjectArenaAllocator};
 use pyo3::prelude::*;
 
-use crate::huge::{HUGE, map_huge, unmap};
+use crate::huge::{HUGE, map_huge, populate, unmap};
 
 /// What the interpreter had, and our own arenas. It belongs to the process.
 struct Arenas {
@@ -84,11 +84,7 @@ extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
     let Some(arenas) = ARENAS.get() else { return ptr::null_mut() };
     let ours = arenas.ours().alloc(size);
     let Some(arena) = ours else { return arenas.before.alloc.map_or(ptr::null_mut(), |alloc| alloc(ctx, size)) };
-    #[cfg(target_os = "linux")]
-    // SAFETY: it fills pages of memory that nobody uses yet. A system that cannot leaves it as it is.
-    unsafe {
-        libc::madvise(arena, size, libc::MADV_POPULATE_WRITE);
-    }
+    populate(arena, size);
     arena
 }
 

@@ -37,6 +37,17 @@ pub(crate) fn map_huge(n: usize) -> *mut c_void {
     }
 }
 
+/// Has all pages there before they are touched. A system that cannot leaves them as they are.
+pub(crate) fn populate(start: *mut c_void, n: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: it changes nothing that is there.
+    unsafe {
+        libc::madvise(start, n, libc::MADV_POPULATE_WRITE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, n);
+}
+
 /// Gives back a part of what [`map`] or [`map_huge`] gave.
 ///
 /// # Safety

@@ -12,7 +12,7 @@
 use pyo3::ffi::PyObject;
 use rehydrate::common::name_hash;
 
-use crate::huge::{HUGE, map, map_huge, unmap};
+use crate::huge::{HUGE, map, map_huge, populate, unmap};
 use crate::layout::AsciiStr;
 use crate::prefetch::prefetch;
 
@@ -156,6 +156,7 @@ impl Names {
         if places.is_null() {
             return false;
         }
+        populate(places.cast(), n_bytes);
         // SAFETY: nobody else knows of it, and zeros are entries.
         let entries = unsafe { std::slice::from_raw_parts_mut(places, n_bytes / size_of::<Entry>()) };
         let before = std::mem::replace(&mut self.entries, entries);
