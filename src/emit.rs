@@ -536,8 +536,8 @@ impl<'g> Emitter<'g> {
         })
     }
 
-    /// Whether a code object is made by MAKE_FULL_CODE: the profile wants it, the version derives numbers, and the
-    /// bytecode is one that can be stripped, and quickened.
+    /// Whether a code object is made by MAKE_FULL_CODE: the profile wants it, the version has it, and the bytecode is one that
+    /// can be quickened.
     fn is_full(&self, id: NodeId) -> bool {
         let python = self.graph.heap.python();
         let (_, bytecode) =

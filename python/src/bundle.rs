@@ -263,14 +263,12 @@ pub(crate) fn get_bundled_code<'py>(
     hook.base_get_code.bind(py).call1((loader, fullname))
 }
 
-/// Finds the modules that paths name: the folders below which they lie, as a bundle at `output` holds them; and of each module
-/// its name, whether it is a package, the number of its folder, its path from there, and its source.
+/// The name of a module, whether it is a package, the number of its folder, its path from there, and its source.
+type FoundModule = (String, bool, usize, String, OsString);
+
+/// Finds the modules that paths name, and the folders below which they lie, as a bundle at `output` holds them.
 #[pyfunction]
-#[allow(clippy::type_complexity)]
-pub(crate) fn find_modules(
-    paths: Vec<PathBuf>,
-    output: PathBuf,
-) -> PyResult<(Vec<String>, Vec<(String, bool, usize, String, OsString)>)> {
+pub(crate) fn find_modules(paths: Vec<PathBuf>, output: PathBuf) -> PyResult<(Vec<String>, Vec<FoundModule>)> {
     let found = FoundModules::find(&paths).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let folders = found.folders_for(&output).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let modules = found.modules.into_iter();
