@@ -25,9 +25,8 @@ struct Arenas {
 struct Ours {
     /// The addresses of those in use.
     used: BTreeSet<usize>,
-    /// What is left of a huge page: where it begins, and how many bytes.
+    /// Where the rest of a huge page begins; where the next one would, if there is none.
     rest: *mut c_void,
-    n_rest: usize,
 }
 
 // SAFETY: what the interpreter had is never changed, and what it points to is for every thread that holds a GIL. The rest is
@@ -52,7 +51,7 @@ pub(crate) fn huge_arenas(_py: Python<'_>, are_huge: bool) {
         let mut before = PyObjectArenaAllocator { ctx: ptr::null_mut(), alloc: None, free: None };
         // SAFETY: the GIL is held.
         unsafe { ffi::PyObject_GetArenaAllocator(&raw mut before) };
-        let ours = Ours { used: BTreeSet::new(), rest: ptr::null_mut(), n_rest: 0 };
+        let ours = Ours { used: BTreeSet::new(), rest: ptr::null_mut() };
         Arenas { before, ours: Mutex::new(ours) }
     });
     let alloc = if are_huge { Some(alloc as _) } else { arenas.before.alloc };
@@ -67,13 +66,12 @@ impl Ours {
         if size == 0 || !HUGE.is_multiple_of(size) {
             return None;
         }
-        if self.n_rest < size {
-            // Arenas are of one size, so that nothing was left.
-            self.rest = map_huge(1);
-            self.n_rest = if self.rest.is_null() { 0 } else { HUGE };
+        // Arenas are of one size; one of another would not lie across the end of the page.
+        let has_rest = !self.rest.addr().is_multiple_of(HUGE) && self.rest.addr().is_multiple_of(size);
+        let arena = if has_rest { self.rest } else { map_huge(1) };
+        if arena.is_null() {
+            return None;
         }
-        let arena = self.rest;
-        self.n_rest = self.n_rest.checked_sub(size)?;
         self.rest = arena.wrapping_byte_add(size);
         self.used.insert(arena.addr());
         Some(arena)

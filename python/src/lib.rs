@@ -31,7 +31,6 @@ mod _native {
     use std::ffi::OsString;
 
     #[pymodule_export]
-    #[pymodule_export]
     use super::arenas::huge_arenas;
     #[pymodule_export]
     use super::bundle::{Bundle, find_modules, get_bundled_code, make_bundle};

@@ -1,4 +1,4 @@
-//! Finds out, when the module is imported, whether objects may be made without asking the interpreter.
+//! Finds out, when the first initializer is loaded, whether objects may be made without asking the interpreter.
 //!
 //! Two objects of each kind are made by the interpreter. The head of the first is what ours begin with; one that we make
 //! with the values of the second must be like the second, byte for byte. Where something differs, or is not found, code
@@ -513,23 +513,26 @@ fn find_next_version(range: Range<usize>) -> PyResult<Option<*mut u32>> {
     #[cfg(Py_3_12)]
     {
         let state = state(&range).cast::<u32>();
-        let mut found: Option<Vec<usize>> = None;
-        for _ in 0..4 {
-            // SAFETY: the GIL is held; the places lie in the interpreter's state.
+        let newest = || -> PyResult<u32> {
+            // SAFETY: the GIL is held.
             unsafe {
                 let code = new(ffi::PyCode_NewEmpty(c"probe".as_ptr(), c"probe".as_ptr(), 1).cast())?;
                 let version = code.cast::<CodeObject>().read().version;
                 ffi::Py_DECREF(code);
-                let is_next = |at: &usize| version != 0 && state.add(*at).read() == version.wrapping_add(1);
-                found = Some(match found {
-                    None => (0..range.len() / size_of::<u32>()).filter(is_next).collect(),
-                    Some(found) => found.into_iter().filter(is_next).collect(),
-                });
+                Ok(version)
             }
+        };
+        // SAFETY: the GIL is held; the places lie in the interpreter's state.
+        let follows = |version: u32| {
+            move |at: &usize| version != 0 && unsafe { state.add(*at).read() } == version.wrapping_add(1)
+        };
+        let mut found: Vec<usize> = (0..range.len() / size_of::<u32>()).filter(follows(newest()?)).collect();
+        for _ in 0..3 {
+            found.retain(follows(newest()?));
         }
-        if let Some([at]) = found.as_deref() {
+        if let [at] = found[..] {
             // SAFETY: as above.
-            return Ok(Some(unsafe { state.add(*at) }));
+            return Ok(Some(unsafe { state.add(at) }));
         }
     }
     let _ = range;

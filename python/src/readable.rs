@@ -9,12 +9,10 @@ use crate::layout::VERSION;
 /// Most units of an instruction, in any version.
 const MOST_UNITS: usize = 11;
 
-/// What is known of the opcodes of this version, and how this processor looks for some.
+/// What is known of the opcodes of this version.
 pub(crate) struct Readable {
     /// By opcode: how many units of two bytes an instruction reaches at most, with its caches.
     reach: [u8; 256],
-    #[cfg(target_arch = "x86_64")]
-    has_avx2: bool,
 }
 
 impl Readable {
@@ -24,11 +22,7 @@ impl Readable {
             // CACHE and RESERVED have none; what a running interpreter specializes has those of what it was.
             *n = if matches!(opcode, 0 | 17) { 1 } else { MOST_UNITS as u8 };
         }
-        Self {
-            reach,
-            #[cfg(target_arch = "x86_64")]
-            has_avx2: is_x86_feature_detected!("avx2"),
-        }
+        Self { reach }
     }
 
     /// Whether CPython can certainly read it, by a look at each unit that does not ask which ones are caches: none looks like an
@@ -36,7 +30,7 @@ impl Readable {
     #[inline(always)]
     pub(crate) fn accepts(&self, quickened: &[u8]) -> bool {
         let (code, []) = quickened.as_chunks::<2>() else { return false };
-        if self.has_strange(code) {
+        if has_strange(code) {
             return false;
         }
         match code.last_chunk::<{ MOST_UNITS - 1 }>() {
@@ -48,22 +42,6 @@ impl Readable {
             None => code.iter().rev().zip(1u8..).all(|([opcode, _], left)| self.reach[usize::from(*opcode)] <= left),
         }
     }
-
-    #[inline(always)]
-    fn has_strange(&self, code: &[[u8; 2]]) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_avx2 {
-            // SAFETY: the processor has it.
-            return unsafe { has_strange_avx2(code) };
-        }
-        has_strange(code)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn has_strange_avx2(code: &[[u8; 2]]) -> bool {
-    has_strange(code)
 }
 
 /// Whether a unit of two bytes looks like an opcode of a running interpreter.
