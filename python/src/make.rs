@@ -8,6 +8,8 @@ use std::ptr;
 use pyo3::ffi::{self, PyObject};
 use rehydrate::python::{Derived, Field};
 
+use crate::prefetch::prefetch;
+
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple};
 
 /// The heads of new objects.
@@ -56,6 +58,7 @@ impl Heads {
         unsafe {
             let made = ffi::PyObject_Malloc(size_of::<H>() + n_bytes).cast::<H>();
             if !made.is_null() {
+                prefetch(made.cast::<*const u8>().read());
                 made.write(head);
             }
             made
