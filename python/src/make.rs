@@ -58,6 +58,8 @@ impl Heads {
         unsafe {
             let made = ffi::PyObject_Malloc(size_of::<H>() + n_bytes).cast::<H>();
             if !made.is_null() {
+                // A free block begins with the address of the next one, and the allocator waits for it when it gives that block
+                // away. What else it may be is no matter: nothing is read from there.
                 prefetch(made.cast::<*const u8>().read());
                 made.write(head);
             }
