@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from py_compile import PycInvalidationMode
     from typing import Any
 
-    from ._native import Profile, Sharing
+    from ._native import _Profile, _Sharing
 
 __all__ = [
     "__version__",
@@ -58,8 +58,8 @@ def compile_file(
     pyc_or_py: str | os.PathLike[str],
     target: str | os.PathLike[str] | None = None,
     *,
-    profile: Profile = "load",
-    sharing: Sharing = "structural",
+    profile: _Profile = "load",
+    sharing: _Sharing = "structural",
     optimize: int = -1,
     invalidation_mode: PycInvalidationMode | None = None,
 ) -> str:

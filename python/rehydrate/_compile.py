@@ -22,7 +22,7 @@ from . import _native
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._native import Profile, Sharing
+    from ._native import _Profile, _Sharing
 
 HEADER_LEN = 16
 
@@ -34,8 +34,8 @@ def compile_file(
     pyc_or_py: str | os.PathLike[str],
     target: str | os.PathLike[str] | None,
     *,
-    profile: Profile,
-    sharing: Sharing,
+    profile: _Profile,
+    sharing: _Sharing,
     optimize: int = -1,
     invalidation_mode: PycInvalidationMode | None = None,
 ) -> str:
@@ -107,8 +107,8 @@ class Order(NamedTuple):
     quiet: int
     levels: list[int]
     invalidation_mode: PycInvalidationMode | None
-    profile: Profile
-    sharing: Sharing
+    profile: _Profile
+    sharing: _Sharing
 
 
 def compile_source(order: Order, path: str) -> bool:

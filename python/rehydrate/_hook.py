@@ -131,7 +131,7 @@ def _add_bundle(path: str | os.PathLike[str]) -> None:
         return
     finders = sys.meta_path
     at = finders.index(PathFinder) if PathFinder in finders else len(finders)
-    finders.insert(at, bundle)  # type: ignore[arg-type]  # typeshed asks for what importlib does not
+    finders.insert(at, bundle)
 
 
 def _bundles() -> list[_native.Bundle]:
@@ -141,7 +141,7 @@ def _bundles() -> list[_native.Bundle]:
 def uninstall() -> None:
     """Puts back what `install` replaced, and takes its finders away."""
     for bundle in _bundles():
-        sys.meta_path.remove(bundle)  # type: ignore[arg-type]
+        sys.meta_path.remove(bundle)
     _native.huge_arenas(False)
     if is_installed():
         # It is inherited, unless somebody else replaced it before us.
