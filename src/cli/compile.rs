@@ -13,7 +13,9 @@ use rehydrate::{Input, Python, Source};
 /// constants are built when they are first needed. It takes .pyc files of modules; --profile, --optimize and --start-code
 /// say nothing there, and --sharing none has no sense.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    mut_arg("inputs", |inputs| inputs.help(".pyc, marshal dump, folder, or - for standard input")),
+    after_help = "\
 Examples:
   rehydrate compile module.pyc                     writes module.pyinit
   rehydrate compile __pycache__ --out-dir build    writes build/__pycache__/...
@@ -24,7 +26,8 @@ Examples:
 Exit status:
   0  all are compiled
   1  an input is refused
-  2  wrong usage, or a file cannot be read or written")]
+  2  wrong usage, or a file cannot be read or written"
+)]
 pub(super) struct Compile {
     #[command(flatten)]
     inputs: Inputs,

@@ -14,7 +14,9 @@ use rehydrate::{Input, Python, image, lazy};
 /// equal objects, and a lazy container becomes a .pyc of equal objects without it. NAME.pyinit and NAME.pylazy give NAME.pyc,
 /// or NAME.marshal if it came from a bare dump.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    mut_arg("inputs", |inputs| inputs.help(".pyinit, .pylazy, folder, or - for standard input")),
+    after_help = "\
 Examples:
   rehydrate decompile module.pyinit                writes module.pyc
   rehydrate decompile build --out-dir back         writes back/build/...
@@ -23,7 +25,8 @@ Examples:
 Exit status:
   0  all are turned back
   1  an input is refused
-  2  wrong usage, or a file cannot be read or written")]
+  2  wrong usage, or a file cannot be read or written"
+)]
 pub(super) struct Decompile {
     #[command(flatten)]
     inputs: Inputs,

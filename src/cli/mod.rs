@@ -281,7 +281,7 @@ enum ProfileArg {
     /// Also rehydrate's own, where they pay: the smallest files
     #[default]
     Compact,
-    /// Those that load fastest inside CPython: names in batches, with their hashes and numbers of uses
+    /// Those that load fastest inside CPython: names in batches, with their hashes, and bytecode as it is in memory
     Load,
 }
 

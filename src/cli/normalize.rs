@@ -11,7 +11,9 @@ use rehydrate::{Input, Python};
 /// hashes, interned strings on what was imported before. The canonical dump depends on the objects alone; CPython loads
 /// it as an equal graph. A .pyc keeps its header, and stays loadable.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    mut_arg("inputs", |inputs| inputs.help(".pyc, marshal dump, folder, or - for standard input")),
+    after_help = "\
 Examples:
   rehydrate normalize --in-place __pycache__    rewrites every .pyc of a folder
   rehydrate normalize --check __pycache__       says which would change
@@ -20,7 +22,8 @@ Examples:
 Exit status:
   0  all are canonical now
   1  an input is refused, or --check finds one that would change
-  2  wrong usage, or a file cannot be read or written")]
+  2  wrong usage, or a file cannot be read or written"
+)]
 pub(super) struct Normalize {
     #[command(flatten)]
     inputs: Inputs,
