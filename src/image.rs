@@ -58,6 +58,17 @@ impl<'a> Image<'a> {
         Python::from_magic(self.magic)
     }
 
+    /// How many tables that have numbers a section holds, more or less: a guess, for room to be made at once.
+    pub fn n_expected_tables(&self, section: Section) -> usize {
+        // There is a code object for half a dozen instructions of two bytes. Most have bytecode and a line table of their own.
+        let n_codes = self.instructions.len() / 12;
+        match section {
+            Section::Bytecode | Section::LineTables => n_codes,
+            Section::ExceptionTables | Section::Kinds => n_codes / 4,
+            _ => 0,
+        }
+    }
+
     /// One kind of binary data.
     pub fn section(&self, section: Section) -> &[u8] {
         &self.sections[section as usize]

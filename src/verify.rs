@@ -334,8 +334,8 @@ impl<'v, E: Executor<'v>> Drop for Verifier<'v, E> {
 impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn new(image: &'v Image<'_>, commons: Option<&'v Commons>, executor: E) -> Result<Self> {
         let python = image.python()?;
-        // Of code objects, there is one for a dozen instructions.
-        let n_expected = image.instructions.len() / 24;
+        // What the header states is believed only as far as the instructions, and the names they make many of, can reach.
+        let most = image.instructions.len() / 2 + image.section(Section::Hashes).len() / 4;
         Ok(Self {
             python,
             layout: python.layout(),
@@ -348,15 +348,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             items: None,
             n_returned: usize::MAX,
             at: 0,
-            // What the header states is believed only as far as the instructions can reach.
-            stack: Vec::with_capacity((image.max_stack as usize).min(image.instructions.len() / 2)),
+            stack: Vec::with_capacity((image.max_stack as usize).min(most)),
             n_immortal: 0,
             reached: 0,
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
-            bytecodes: Vec::with_capacity(n_expected),
-            tables: Section::ALL
-                .map(|section| Vec::with_capacity(if section == Section::LineTables { n_expected } else { 0 })),
+            bytecodes: Vec::with_capacity(image.n_expected_tables(Section::Bytecode)),
+            tables: Section::ALL.map(|section| Vec::with_capacity(image.n_expected_tables(section))),
             kind_counts: Vec::new(),
             restored: Vec::new(),
             restored_ends: Vec::new(),

@@ -440,11 +440,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             shared,
             heads,
             values,
-            tables: Section::ALL.map(|section| match section {
-                // Nearly every code object has its own; and there is one for a dozen instructions.
-                Section::LineTables => Vec::with_capacity(image.instructions.len() / 24),
-                _ => Vec::new(),
-            }),
+            tables: Section::ALL.map(|section| Vec::with_capacity(image.n_expected_tables(section))),
             scratch: Vec::new(),
             stated_filename: &image.filename,
             // The stream's own is interned as marshal's is, so it stays where it is the same.

@@ -60,7 +60,8 @@ impl Heads {
             if !made.is_null() {
                 // A free block begins with the address of the next one, and the allocator waits for it when it gives that block
                 // away. What else it may be is no matter: nothing is read from there.
-                prefetch(made.cast::<*const u8>().read());
+                let next = made.cast::<*const u8>().read();
+                (0..=(size_of::<H>() + n_bytes) / 64).take(8).for_each(|line| prefetch(next.wrapping_add(64 * line)));
                 made.write(head);
             }
             made

@@ -1,7 +1,8 @@
 //! The names that initializers share: a table of interned str by the hash that the stream carries.
 //!
 //! Most names are short, and their text stands in the table itself, so that to find one touches one line of memory and not
-//! the object. What is in the table is never freed: from 3.12 on it is immortal, as CPython itself makes names of code objects.
+//! the object. The texts of long ones stand one behind the other, in the order in which they came, which is the order in which
+//! they are met again. What is in the table is never freed: from 3.12 on it is immortal, as CPython itself makes names of code objects.
 //!
 //! Invariants:
 //! - The hash of an entry is [`name_hash`] of its text, and the text is ASCII.
@@ -13,7 +14,6 @@ use pyo3::ffi::PyObject;
 use rehydrate::common::name_hash;
 
 use crate::huge::{HUGE, map, map_huge, populate, unmap};
-use crate::layout::AsciiStr;
 use crate::prefetch::prefetch;
 
 /// Most names that the table takes. What comes later is interned as `marshal` does it, and freed when it is unused.
@@ -35,7 +35,7 @@ struct Entry {
     object: *mut PyObject,
     /// 0 if there is none.
     key: u64,
-    /// A short text, as [`packed`] gives it.
+    /// A short text, as [`packed`] gives it; or where a long one begins in [`Names::long`].
     text: u128,
 }
 
@@ -49,6 +49,8 @@ fn key(hash: u32, len: u32) -> u64 {
 pub(crate) struct Names {
     /// Of [`FIRST`] bytes, then huge pages: the system gives one at once, and the processor finds every entry in it.
     entries: &'static mut [Entry],
+    /// The texts that do not stand there.
+    long: Vec<u8>,
     len: usize,
     n_bytes: usize,
 }
@@ -91,7 +93,7 @@ fn packed_alone(text: &[u8]) -> u128 {
 
 impl Names {
     pub(crate) const fn new() -> Self {
-        Self { entries: &mut [], len: 0, n_bytes: 0 }
+        Self { entries: &mut [], long: Vec::new(), len: 0, n_bytes: 0 }
     }
 
     /// How many names there are, and the bytes of their texts.
@@ -114,8 +116,12 @@ impl Names {
         loop {
             // Which of the two it is cannot be predicted, so nothing branches on it.
             let entry = self.entries.get(at + usize::from(self.entries.get(at)?.key != key))?;
-            let is_like = entry.key == key && entry.text == text;
-            if is_like && (len <= SHORT || Some(text_of(entry.object, len)) == more.get(..len)) {
+            let is_known = entry.key == key
+                && match len {
+                    ..=SHORT => entry.text == text,
+                    _ => more.get(..len).is_some_and(|text| self.is_long(*entry, text)),
+                };
+            if is_known {
                 return Some(entry.object);
             }
             if entry.object.is_null() {
@@ -123,6 +129,12 @@ impl Names {
             }
             at = (at + 2) & mask;
         }
+    }
+
+    /// Whether a long text is that of an entry of its length.
+    #[inline(always)]
+    fn is_long(&self, entry: Entry, text: &[u8]) -> bool {
+        self.long.get(entry.text as usize..).is_some_and(|long| long.starts_with(text))
     }
 
     /// Has the entry in the cache soon that a hash will be looked for in.
@@ -140,7 +152,15 @@ impl Names {
         if 3 * self.len >= 2 * self.entries.len() && !self.grow() {
             return false;
         }
-        self.put(Entry { object, key: key(hash, text.len() as u32), text: packed_alone(text) });
+        let packed = match text.len() {
+            ..=SHORT => packed_alone(text),
+            n if self.long.try_reserve(n).is_err() => return false,
+            _ => self.long.len() as u128,
+        };
+        if text.len() > SHORT {
+            self.long.extend_from_slice(text);
+        }
+        self.put(Entry { object, key: key(hash, text.len() as u32), text: packed });
         self.len += 1;
         self.n_bytes += text.len();
         true
@@ -177,10 +197,4 @@ impl Names {
         };
         *free = entry;
     }
-}
-
-/// The text of a str that is in the table.
-fn text_of<'a>(object: *mut PyObject, len: usize) -> &'a [u8] {
-    // SAFETY: what is in the table are str of ASCII of this length, which are never freed; their text follows their head.
-    unsafe { std::slice::from_raw_parts(object.cast::<AsciiStr>().add(1).cast(), len) }
 }
