@@ -142,6 +142,8 @@ impl Names {
     pub(crate) fn expect(&self, hash: u32) {
         let at = first_of_pair(hash, self.entries.len().wrapping_sub(1));
         prefetch(self.entries.as_ptr().wrapping_add(at));
+        // One name in seven stands behind.
+        prefetch(self.entries.as_ptr().wrapping_add(at + 2));
     }
 
     /// Takes a reference to a str that is not in the table, if there is memory. The hash is [`name_hash`] of its text.
