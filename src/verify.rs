@@ -86,6 +86,24 @@ struct Slot<O> {
     value: Value,
 }
 
+impl<O: Copy> Slot<O> {
+    /// Makes another reference, if references are counted.
+    #[inline(always)]
+    fn retain<'v, E: Executor<'v, Object = O>>(&self) {
+        if !self.value.has(IMMORTAL) {
+            E::retain(self.object);
+        }
+    }
+
+    /// Gives one up, if they are counted.
+    #[inline(always)]
+    fn release<'v, E: Executor<'v, Object = O>>(&self) {
+        if !self.value.has(IMMORTAL) {
+            E::release(self.object);
+        }
+    }
+}
+
 /// What is known of a value on the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Value {
@@ -120,6 +138,8 @@ const STALE: u16 = 0x1000;
 const FREEZABLE: u16 = 0x2000;
 /// It holds nothing.
 const LEAF: u16 = 0x4000;
+/// It is never freed, and nobody counts references to it.
+const IMMORTAL: u16 = 0x8000;
 
 /// What every one of some values has, and how deep they nest.
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +188,11 @@ impl Value {
     fn str(is_interned: bool, is_settled: bool) -> Self {
         let value = Self::leaf(STR | if is_interned { INTERNED } else { 0 });
         Self { traits: value.traits & if is_settled { !0 } else { !SETTLED }, ..value }
+    }
+
+    #[inline]
+    fn immortal(self, is_immortal: bool) -> Self {
+        Self { traits: self.traits & !IMMORTAL | if is_immortal { IMMORTAL } else { 0 }, ..self }
     }
 
     #[inline]
@@ -259,6 +284,10 @@ impl<'v> Executor<'v> for Nothing {
         None
     }
 
+    fn load(&mut self, _: Checked<Instruction>) -> Result<((), bool)> {
+        Ok(((), false))
+    }
+
     fn new_name(&mut self, _: Checked<&'v [u8]>, _: u32) -> Result<((), bool)> {
         Ok(((), false))
     }
@@ -305,8 +334,6 @@ struct Verifier<'v, E: Executor<'v>> {
     /// Where the instruction begins.
     at: usize,
     stack: Vec<Slot<E::Object>>,
-    /// So many slots at the bottom hold names that are immortal.
-    n_immortal: usize,
     /// How high the stack was before it was last taken from.
     reached: usize,
     /// The bytes that were on the stack.
@@ -327,7 +354,7 @@ struct Verifier<'v, E: Executor<'v>> {
 
 impl<'v, E: Executor<'v>> Drop for Verifier<'v, E> {
     fn drop(&mut self) {
-        self.stack[self.n_immortal..].iter().for_each(|slot| E::release(slot.object));
+        self.stack.iter().for_each(|slot| slot.release::<E>());
     }
 }
 
@@ -349,7 +376,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             n_returned: usize::MAX,
             at: 0,
             stack: Vec::with_capacity((image.max_stack as usize).min(most)),
-            n_immortal: 0,
             reached: 0,
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
@@ -391,8 +417,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
         let Slot { object: result, value } = self.stack.pop().expect("the result is there");
         self.n_returned = if value.has(TUPLE) { value.len as usize } else { usize::MAX };
-        // An immortal name is worth as much as a reference to it.
-        self.n_immortal = self.n_immortal.min(self.stack.len());
         Ok((result, starts))
     }
 
@@ -437,7 +461,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn taken(&mut self, base: usize) {
         self.reached = self.reached.max(self.stack.len());
         self.stack.truncate(base);
-        self.n_immortal = self.n_immortal.min(base);
     }
 
     /// Any instruction that loaders do not meet often.
@@ -549,9 +572,15 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if instruction.oparg > 0xff || instruction.op == Op::LoadCommonConst {
             self.check_operand(instruction)?;
         }
-        let object = self.make(Step::Load(instruction))?;
         let value = self.loaded(instruction);
-        self.push(object, value);
+        self.push_loaded(instruction, value)
+    }
+
+    /// Has a common value loaded, of which this is known.
+    #[inline(always)]
+    fn push_loaded(&mut self, instruction: Instruction, value: Value) -> Outcome<'v, E> {
+        let (object, is_immortal) = self.executor.load(Checked::new(instruction))?;
+        self.push(object, value.immortal(is_immortal));
         Ok(())
     }
 
@@ -566,15 +595,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if n > references.len() {
             return Err(self.data.bad_varint(Section::References).into());
         }
-        let mut items: Items<'_, 'v, E> = Items {
-            n,
-            references,
-            at: 0,
-            stack: &self.stack,
-            base: self.stack.len(),
-            n_immortal: self.n_immortal,
-            traits: Traits::OF_NONE,
-        };
+        let mut items: Items<'_, 'v, E> =
+            Items { n, references, at: 0, stack: &self.stack, base: self.stack.len(), traits: Traits::OF_NONE };
         let made = self.executor.tuple(&mut items);
         let Items { at, base, traits, .. } = items;
         let Some(object) = made? else { return Err(self.wrong_reference(instruction, at).into()) };
@@ -609,8 +631,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         while at < end {
             let (reference, after) = varint::next(references, at).expect("it was read before");
             match reference.checked_sub(1) {
-                Some(slot) if slot as usize >= self.n_immortal => E::release(self.stack[slot as usize].object),
-                Some(_) => {}
+                Some(slot) => self.stack[slot as usize].release::<E>(),
                 None => n_taken += 1,
             }
             at = after;
@@ -652,8 +673,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 return Err(self.underflow(instruction, u64::from(slot) + 1));
             };
             (objects[bit], values[bit], at) = (found.object, found.value, after);
-            if slot as usize >= self.n_immortal {
-                E::retain(found.object);
+            if !values[bit].has(IMMORTAL) {
+                E::retain(objects[bit]);
                 retained |= 1 << bit;
             }
         }
@@ -707,7 +728,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let Some(found) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
         found.value.share();
         let copied = *found;
-        E::retain(copied.object);
+        copied.retain::<E>();
         self.stack.push(copied);
         Ok(())
     }
@@ -763,7 +784,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let hashes = self.data.hashes(oparg)?;
         let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
         let (mut at_count, mut at_name) = (0, 0);
-        let (base, mut n_immortal) = (self.stack.len(), if E::NAMES_ARE_IMMORTAL { hashes.len() } else { 0 });
         self.stack.reserve(hashes.len());
         hashes.iter().take(AHEAD).for_each(|hash| self.executor.expect(u32::from_le_bytes(*hash)));
         for (at, hash) in hashes.iter().enumerate() {
@@ -780,20 +800,15 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             (at_count, at_name) = (after, at_name + len as usize);
             // A name that is known is ASCII.
-            let object = match self.executor.known_name(hash, len, names) {
-                Some(object) => object,
+            let (object, is_immortal) = match self.executor.known_name(hash, len, names) {
+                Some(object) => (object, E::NAMES_ARE_IMMORTAL),
                 None => {
                     let text = &names[..len as usize];
                     self.check_name(instruction, text, hash)?;
-                    let (object, is_immortal) = self.executor.new_name(Checked::new(text), hash)?;
-                    n_immortal = if is_immortal { n_immortal } else { n_immortal.min(at) };
-                    object
+                    self.executor.new_name(Checked::new(text), hash)?
                 }
             };
-            self.push(object, value);
-        }
-        if self.n_immortal == base {
-            self.n_immortal += n_immortal;
+            self.push(object, value.immortal(is_immortal));
         }
         *self.data.rest(Section::Counts) = &counts[at_count..];
         *self.data.rest(Section::Names) = &names[at_name..];

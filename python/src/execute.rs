@@ -72,6 +72,8 @@ struct Common {
     empty_str: *mut PyObject,
     empty_bytes: *mut PyObject,
     minus_one: *mut PyObject,
+    /// As they are from 3.12 on.
+    are_immortal: AreImmortal,
 }
 
 impl Shared {
@@ -81,7 +83,7 @@ impl Shared {
             let probed = Probed::new(py)?;
             let null = ptr::null_mut();
             // SAFETY: the GIL is held; these give references to what always exists, or null.
-            let common = unsafe {
+            let mut common = unsafe {
                 Common {
                     ints: [null; 256],
                     chars: [null; 256],
@@ -91,8 +93,17 @@ impl Shared {
                     empty_str: ffi::PyUnicode_FromStringAndSize(c"".as_ptr(), 0),
                     empty_bytes: ffi::PyBytes_FromStringAndSize(c"".as_ptr(), 0),
                     minus_one: ffi::PyLong_FromLong(-1),
+                    are_immortal: AreImmortal(true),
                 }
             };
+            let singletons = [common.empty_tuple, common.empty_str, common.empty_bytes, common.minus_one];
+            // SAFETY: these always exist.
+            let constants = unsafe {
+                [ffi::Py_None(), ffi::Py_True(), ffi::Py_False(), ffi::Py_Ellipsis(), ffi::PyExc_StopIteration]
+            };
+            // SAFETY: objects, or null.
+            let is = |object: &*mut PyObject| !object.is_null() && unsafe { is_immortal(*object) };
+            common.are_immortal.0 = singletons.iter().chain(&constants).all(is);
             Ok::<_, PyErr>(Self {
                 probed,
                 names: UnsafeCell::new(Names::new()),
@@ -288,7 +299,7 @@ pub(crate) fn build_table(py: Python<'_>, bundle: &Bundle<'_>) -> PyResult<Bundl
     })?;
     let mut machine = Machine::<false>::new(py, shared, *heads, image, None, None);
     let mut load =
-        |op, n: usize| (0..n as u32).map(|oparg| machine.load(Instruction { op, oparg })).collect::<Vec<_>>();
+        |op, n: usize| (0..n as u32).map(|oparg| machine.common(Instruction { op, oparg }).0).collect::<Vec<_>>();
     let names = load(Op::LoadCommonName, common::NAMES.len());
     let consts = load(Op::LoadCommonConst, common::CONSTS.len());
     let n_consts = commons.n_consts();
@@ -462,8 +473,9 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         if object.is_null() { Err(self.raised()) } else { Ok(object) }
     }
 
-    /// A new reference to what every initializer can load.
-    fn load(&mut self, Instruction { op, oparg }: Instruction) -> *mut PyObject {
+    /// A new reference to what every initializer of its bundle, or every one at all, can load; and whether it is immortal. Null if
+    /// there is no memory.
+    fn common(&mut self, Instruction { op, oparg }: Instruction) -> (*mut PyObject, bool) {
         let n = oparg as usize;
         if let Some(values) = self.values {
             let (object, is_immortal) = match op {
@@ -476,25 +488,25 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                     // SAFETY: an object.
                     unsafe { ffi::Py_INCREF(*object) };
                 }
-                return *object;
+                return (*object, is_immortal);
             }
         }
         // SAFETY: the GIL is held; nothing here runs code, so the borrow is the only one.
         unsafe {
             let common = &mut *self.shared.common.get();
             let object = match op {
-                Op::LoadInt => kept(&mut common.ints[n], || ffi::PyLong_FromLong(n as _)),
+                Op::LoadInt => common.are_immortal.kept(&mut common.ints[n], || ffi::PyLong_FromLong(n as _)),
                 Op::LoadChar => {
                     let intern = self.shared.probed.intern;
                     let is_name = n < 128 && (n as u8 as char).is_ascii_alphanumeric() || n == usize::from(b'_');
-                    kept(&mut common.chars[n], || match ffi::PyUnicode_FromOrdinal(n as _) {
+                    common.are_immortal.kept(&mut common.chars[n], || match ffi::PyUnicode_FromOrdinal(n as _) {
                         char if char.is_null() || !is_name => char,
                         char => intern.for_ever(char),
                     })
                 }
                 Op::LoadCommonName => {
                     let intern = self.shared.probed.intern;
-                    kept(&mut common.names[n], || {
+                    common.are_immortal.kept(&mut common.names[n], || {
                         let text = common::NAMES[n];
                         match ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as isize) {
                             name if name.is_null() => name,
@@ -513,13 +525,13 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                     CommonConst::EmptyBytes => common.empty_bytes,
                     CommonConst::MinusOne => common.minus_one,
                     // There may be several.
-                    CommonConst::EmptyFrozenSet => return ffi::PyFrozenSet_New(ptr::null_mut()),
+                    CommonConst::EmptyFrozenSet => return (ffi::PyFrozenSet_New(ptr::null_mut()), false),
                 },
             };
-            if !object.is_null() {
-                ffi::Py_INCREF(object);
+            if !common.are_immortal.0 {
+                ffi::Py_XINCREF(object);
             }
-            object
+            (object, common.are_immortal.0)
         }
     }
 
@@ -561,7 +573,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 [] | [_] => {
                     let common = &mut *self.shared.common.get();
                     let object = match bytes {
-                        [byte] => kept(&mut common.bytes[usize::from(*byte)], || {
+                        [byte] => common.are_immortal.kept(&mut common.bytes[usize::from(*byte)], || {
                             ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), 1)
                         }),
                         _ => common.empty_bytes,
@@ -942,12 +954,19 @@ unsafe extern "C" {
     fn _PyLong_FromByteArray(bytes: *const u8, n: usize, little_endian: c_int, is_signed: c_int) -> *mut PyObject;
 }
 
-/// What is kept, made if it was not needed yet.
-fn kept(place: &mut *mut PyObject, make: impl FnOnce() -> *mut PyObject) -> *mut PyObject {
-    if place.is_null() {
-        *place = make();
+/// Whether all of some objects are immortal.
+struct AreImmortal(bool);
+
+impl AreImmortal {
+    /// What is kept, made if it was not needed yet.
+    fn kept(&mut self, place: &mut *mut PyObject, make: impl FnOnce() -> *mut PyObject) -> *mut PyObject {
+        if place.is_null() {
+            *place = make();
+            // SAFETY: an object, if it is not null.
+            self.0 &= place.is_null() || unsafe { is_immortal(*place) };
+        }
+        *place
     }
-    *place
 }
 
 /// # Safety
@@ -1017,6 +1036,12 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
         }
     }
 
+    #[inline]
+    fn load(&mut self, instruction: Checked<Instruction>) -> Outcome<(*mut PyObject, bool)> {
+        let (object, is_immortal) = self.common(instruction.get());
+        Ok((self.made(object)?, is_immortal))
+    }
+
     #[inline(always)]
     fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Outcome<Option<*mut PyObject>> {
         let n = items.n();
@@ -1063,7 +1088,6 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
         // SAFETY: the GIL is held; the verifier says what the operands are.
         let made = unsafe {
             match step.get() {
-                Step::Load(instruction) => self.load(instruction),
                 Step::Str { text, wide, interned } => self.string(text, wide, interned),
                 Step::Bytes(bytes) => self.bytes(bytes),
                 Step::Float(bits) => ffi::PyFloat_FromDouble(f64::from_bits(bits)),

@@ -7,7 +7,7 @@
 //! Invariants of [`Commons`]:
 //! - The names are interned str; every constant has a hash.
 
-use super::{BYTES, Executor, HASHABLE, INTERNED, Nothing, STR, Step, Value, Verified, Verifier, load};
+use super::{BYTES, Executor, HASHABLE, INTERNED, Nothing, STR, Value, Verified, Verifier, load};
 use crate::common;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -121,9 +121,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 return Err(self.wrong(instruction, "the table of the bundle has no such entry").into());
             }
             let value = if is_names { Value::str(true, true) } else { self.common_const(commons, number as usize) };
-            let object = self.make(Step::Load(instruction))?;
-            self.n_immortal += usize::from(is_names && E::NAMES_ARE_IMMORTAL && self.n_immortal == self.stack.len());
-            self.push(object, value);
+            self.push_loaded(instruction, value)?;
         }
         self.numbers = numbers;
         Ok(())

@@ -25,7 +25,7 @@ pub trait Executor<'v>: Sized {
     /// How deep constants of code objects, and what is hashed, may nest: an executor may have to recurse into them.
     const MAX_DEPTH: u16 = u16::MAX;
 
-    /// Whether the names that it knows are never freed, so that nobody counts references to them.
+    /// Whether the names that it knows are immortal: never freed, so that nobody counts references to them.
     const NAMES_ARE_IMMORTAL: bool = false;
 
     /// Whether it executes nothing, and a later execution wants to know how many values there are, and bytecode as it stands in
@@ -47,6 +47,12 @@ pub trait Executor<'v>: Sized {
     /// # Errors
     /// Whatever stops it.
     fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Result<(Self::Object, bool), Self::Error>;
+
+    /// What LOAD_INT, LOAD_CHAR, LOAD_COMMON_CONST or LOAD_COMMON_NAME loads, and whether it is immortal.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    fn load(&mut self, instruction: Checked<Instruction>) -> Result<(Self::Object, bool), Self::Error>;
 
     /// The tuple of BUILD_TUPLE_FROM; `None` if [`Items::next_back`] gave `None`.
     ///
@@ -108,8 +114,6 @@ impl<T> Deref for Checked<T> {
 /// What makes a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'v, 's, O> {
-    /// LOAD_INT, LOAD_CHAR, LOAD_COMMON_CONST, LOAD_COMMON_NAME.
-    Load(Instruction),
     /// MAKE_STRING, or one str of MAKE_STRINGS.
     Str {
         /// UTF-8 with surrogates as three bytes.
@@ -176,8 +180,6 @@ pub struct Items<'s, 'v, E: Executor<'v>> {
     pub(super) stack: &'s [Slot<E::Object>],
     /// The stack is taken down to here.
     pub(super) base: usize,
-    /// References to the values below are not counted.
-    pub(super) n_immortal: usize,
     /// What all those have that were taken or copied, and how deep they nest.
     pub(super) traits: Traits,
 }
@@ -196,9 +198,7 @@ impl<'v, E: Executor<'v>> Items<'_, 'v, E> {
         let Slot { object, value } = match reference.checked_sub(1) {
             Some(slot) => {
                 let found = self.stack.get(slot as usize)?;
-                if slot as usize >= self.n_immortal {
-                    E::retain(found.object);
-                }
+                found.retain::<E>();
                 found
             }
             None => {
