@@ -190,6 +190,7 @@ impl Value {
         Self { traits: value.traits & if is_settled { !0 } else { !SETTLED }, ..value }
     }
 
+    /// The same, of an object that is immortal, or of one that is not.
     #[inline]
     fn immortal(self, is_immortal: bool) -> Self {
         Self { traits: self.traits & !IMMORTAL | if is_immortal { IMMORTAL } else { 0 }, ..self }

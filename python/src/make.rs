@@ -8,9 +8,12 @@ use std::ptr;
 use pyo3::ffi::{self, PyObject};
 use rehydrate::python::{Derived, Field};
 
-use crate::prefetch::prefetch;
-
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple};
+use crate::prefetch::prefetch_lines;
+
+/// The interpreter's allocator leaves more to that of the C library. Source: CPython `Objects/obmalloc.c`,
+/// `SMALL_REQUEST_THRESHOLD`.
+const SMALL: usize = 512;
 
 /// The heads of new objects.
 #[derive(Clone, Copy)]
@@ -56,12 +59,14 @@ impl Heads {
     unsafe fn make<H: Copy>(head: H, n_bytes: usize) -> *mut H {
         // SAFETY: the memory is large enough, and aligned for any object.
         unsafe {
-            let made = ffi::PyObject_Malloc(size_of::<H>() + n_bytes).cast::<H>();
+            let size = size_of::<H>() + n_bytes;
+            let made = ffi::PyObject_Malloc(size).cast::<H>();
             if !made.is_null() {
-                // A free block begins with the address of the next one, and the allocator waits for it when it gives that block
-                // away. What else it may be is no matter: nothing is read from there.
-                let next = made.cast::<*const u8>().read();
-                (0..=(size_of::<H>() + n_bytes) / 64).take(8).for_each(|line| prefetch(next.wrapping_add(64 * line)));
+                if size <= SMALL {
+                    // A free block begins with the address of the next one, and the allocator waits for it when it gives that
+                    // block away. What else it may be is no matter: nothing is read from there.
+                    prefetch_lines(made.cast::<*const u8>().read(), size);
+                }
                 made.write(head);
             }
             made

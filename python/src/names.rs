@@ -154,14 +154,15 @@ impl Names {
         if 3 * self.len >= 2 * self.entries.len() && !self.grow() {
             return false;
         }
-        let packed = match text.len() {
-            ..=SHORT => packed_alone(text),
-            n if self.long.try_reserve(n).is_err() => return false,
-            _ => self.long.len() as u128,
-        };
-        if text.len() > SHORT {
+        let packed = if text.len() <= SHORT {
+            packed_alone(text)
+        } else {
+            if self.long.try_reserve(text.len()).is_err() {
+                return false;
+            }
             self.long.extend_from_slice(text);
-        }
+            (self.long.len() - text.len()) as u128
+        };
         self.put(Entry { object, key: key(hash, text.len() as u32), text: packed });
         self.len += 1;
         self.n_bytes += text.len();
