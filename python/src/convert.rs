@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use memmap2::Mmap;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -26,10 +27,11 @@ pub(crate) fn refused(error: Error) -> PyErr {
 const NEITHER: &str =
     "neither a stream nor a .pyinit: neither PYI. nor the header of a .pyc stands there (at byte 0x0)";
 
-/// The magic number that this interpreter writes into a .pyc.
+/// The magic number that this interpreter writes into a .pyc. To ask it takes as long as to load a small module.
 pub(crate) fn own_magic(_py: Python<'_>) -> u16 {
+    static MAGIC: OnceLock<u16> = OnceLock::new();
     // SAFETY: we are attached. The number's upper half is `\r\n`.
-    (unsafe { ffi::PyImport_GetMagicNumber() } & 0xffff) as u16
+    *MAGIC.get_or_init(|| (unsafe { ffi::PyImport_GetMagicNumber() } & 0xffff) as u16)
 }
 
 /// How a stream begins that this version writes for this interpreter.

@@ -13,13 +13,20 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Bytes of a line of memory.
+const LINE: usize = 64;
+
 /// Has memory from an address on in the cache soon, as [`prefetch`].
 #[inline(always)]
 pub(crate) fn prefetch_lines(start: *const u8, n_bytes: usize) {
-    /// Bytes of a line of memory.
-    const LINE: usize = 64;
-    // One more: it may begin anywhere in a line.
-    (0..=n_bytes).step_by(LINE).for_each(|at| prefetch(start.wrapping_add(at)));
+    // It may begin anywhere in a line, and most is short: no loop that ends nobody knows when.
+    prefetch(start);
+    prefetch(start.wrapping_add(LINE));
+    let mut at = 2 * LINE;
+    while at <= n_bytes {
+        prefetch(start.wrapping_add(at));
+        at += LINE;
+    }
 }
 
 /// Has bytes in the cache soon. The processor foresees what is read on and on; an initializer is read in a dozen places at once.
