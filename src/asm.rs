@@ -23,6 +23,7 @@ use num_bigint::{BigInt, Sign};
 
 use crate::caches;
 use crate::common;
+use crate::data::FullCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, OPS, Op, Oparg, Section, Table, TextClass};
@@ -86,13 +87,20 @@ struct Assembler {
 struct CodeLines {
     line: usize,
     python: Python,
+    /// Where its operands come from.
+    operands: Vec<Option<u32>>,
     numbers: Vec<(Field, i32)>,
     tables: Vec<(Field, Place)>,
     is_full: bool,
 }
 
 enum Place {
-    Inline { bytes: Vec<u8>, table: fn(u32) -> Table },
+    /// MAKE_FULL_CODE says whether it is numbered.
+    Inline {
+        bytes: Vec<u8>,
+        table: fn(u32) -> Table,
+        is_numbered: bool,
+    },
     Elsewhere(Table),
 }
 
@@ -184,7 +192,7 @@ impl Assembler {
         self.max_depth = self.max_depth.max(self.depth);
         if matches!(op, Op::MakeCode | Op::MakeFullCode) {
             let (numbers, tables, is_full) = (Vec::new(), Vec::new(), op == Op::MakeFullCode);
-            self.code = Some(CodeLines { line: self.line, python, numbers, tables, is_full });
+            self.code = Some(CodeLines { line: self.line, python, operands, numbers, tables, is_full });
         }
         self.starts.push((self.instructions.len(), self.line));
         instruction.encode(&mut self.instructions);
@@ -232,30 +240,37 @@ impl Assembler {
                 }
                 small(rest.len())?
             }
-            Oparg::Mask if rest.is_empty() => {
+            Oparg::Mask | Oparg::Slots if rest.is_empty() => {
                 operands.resize(python.layout().operands.len(), None);
                 0
             }
-            Oparg::References | Oparg::Mask => {
-                let is_mask = op.info().oparg == Oparg::Mask;
-                if is_mask && rest.len() != python.layout().operands.len() {
+            form @ (Oparg::References | Oparg::NearReferences | Oparg::Mask | Oparg::Slots) => {
+                if matches!(form, Oparg::Mask | Oparg::Slots) && rest.len() != python.layout().operands.len() {
                     return Err(format!("{mnemonic} takes a slot or pop for each operand"));
                 }
+                for word in rest {
+                    operands.push(if *word == "pop" { None } else { Some(table_number(word)?) });
+                }
                 let references = &mut self.sections[Section::References as usize];
-                let mut mask = 0;
-                for (at, word) in rest.iter().enumerate() {
-                    let slot = if *word == "pop" { None } else { Some(table_number(word)?) };
-                    if let Some(slot) = slot.filter(|_| is_mask) {
-                        varint::write(references, slot);
+                let numbers = operands.iter().rev().map(|slot| slot.map_or(0, |slot| slot + 1));
+                match form {
+                    Oparg::Mask => operands.iter().enumerate().fold(0, |mask, (at, slot)| {
+                        slot.inspect(|slot| varint::write(references, *slot)).map_or(mask, |_| mask | 1 << at)
+                    }),
+                    // They stand among the numbers of the code object.
+                    Oparg::Slots => 0,
+                    Oparg::References => {
+                        numbers.for_each(|number| varint::write(references, number));
+                        small(rest.len())?
                     }
-                    mask |= if is_mask && slot.is_some() { 1 << at } else { 0 };
-                    operands.push(slot);
+                    _ => {
+                        for number in numbers {
+                            let too_far = |_| format!("{mnemonic} reaches slots below {}", u8::MAX);
+                            references.push(u8::try_from(number).map_err(too_far)?);
+                        }
+                        small(rest.len())?
+                    }
                 }
-                if !is_mask {
-                    let references = &mut self.sections[Section::References as usize];
-                    operands.iter().rev().for_each(|slot| varint::write(references, slot.map_or(0, |slot| slot + 1)));
-                }
-                if is_mask { mask } else { small(rest.len())? }
             }
             Oparg::CommonConst => {
                 let operand = one()?;
@@ -307,19 +322,24 @@ impl Assembler {
         self.line = code.line;
         let layout = code.python.layout();
         let missing = |field: &Field| format!("MAKE_CODE lacks {}", field.name());
+        let mut numbers = Vec::new();
         for field in &layout.numbers {
             let number = code.numbers.iter().find(|(stated, _)| stated == field);
-            let (_, number) = number.ok_or_else(|| missing(field))?;
-            varint::write(&mut self.sections[Section::Counts as usize], number.cast_unsigned());
+            numbers.push(number.ok_or_else(|| missing(field))?.1);
         }
+        if !code.is_full {
+            let counts = &mut self.sections[Section::Counts as usize];
+            numbers.iter().for_each(|number| varint::write(counts, number.cast_unsigned()));
+        }
+        let mut tables = Vec::new();
         for field in &layout.tables {
             let place = code.tables.iter().find(|(stated, _)| stated == field);
             let (_, place) = place.ok_or_else(|| missing(field))?;
-            let table = match place {
-                Place::Elsewhere(table) => *table,
-                Place::Inline { bytes, table } => {
+            let (table, is_numbered) = match place {
+                Place::Elsewhere(table) => (*table, false),
+                Place::Inline { bytes, table, is_numbered } => {
                     self.sections[Section::of_table(*field) as usize].extend_from_slice(bytes);
-                    table(small(bytes.len())?)
+                    (table(small(bytes.len())?), *is_numbered)
                 }
             };
             let has_caches = *field == Field::Code && caches::has_caches(code.python);
@@ -333,10 +353,37 @@ impl Assembler {
                 Table::Quickened(_) if !code.is_full => {
                     return Err(format!("{} of MAKE_CODE is not quickened", field.name()));
                 }
+                _ if is_numbered && !code.is_full => {
+                    return Err(format!("{} of MAKE_CODE has a number if it is longer than a byte", field.name()));
+                }
                 _ => {}
             }
-            table.write(has_caches, &mut self.sections[Section::Counts as usize]);
+            match code.is_full {
+                true => tables.push(table.full_number(is_numbered)),
+                false => varint::write(&mut self.sections[Section::Counts as usize], table.number(has_caches)),
+            }
         }
+        if code.is_full {
+            self.full_code(&code.operands, numbers, tables)?;
+        }
+        Ok(())
+    }
+
+    /// What MAKE_FULL_CODE takes from the counts.
+    fn full_code(&mut self, operands: &[Option<u32>], numbers: Vec<i32>, tables: Vec<u32>) -> Parsed {
+        let (Ok(numbers), Ok(tables)) = (numbers.try_into(), tables.try_into()) else {
+            return Err("this Python has no MAKE_FULL_CODE".to_owned());
+        };
+        let too_large = || "MAKE_FULL_CODE has no room for a number of more than 16 bits".to_owned();
+        let (small, large) = FullCode::of_numbers(numbers).ok_or_else(too_large)?;
+        let mut slots = [FullCode::STACK; 6];
+        for (to, slot) in slots.iter_mut().zip(operands) {
+            if let Some(slot) = slot {
+                let slot = u16::try_from(*slot).ok().filter(|slot| *slot != FullCode::STACK);
+                *to = slot.ok_or("MAKE_FULL_CODE reaches slots below 65535")?;
+            }
+        }
+        FullCode { slots, small, large, tables }.write(&mut self.sections[Section::Counts as usize]);
         Ok(())
     }
 
@@ -393,27 +440,31 @@ impl CodeLines {
         Ok(())
     }
 
-    /// `empty`, `table 12`, `slot 5`, or hexadecimal, which can go on.
+    /// `table 12`, `slot 5`; or `stripped`, `quickened` or neither, `numbered` or not, and `empty` or hexadecimal, which can go
+    /// on.
     fn table(&mut self, field: Field, rest: &[&str]) -> Parsed {
-        let place = match rest {
-            ["empty"] => Place::Inline { bytes: Vec::new(), table: Table::Inline },
-            [form @ ("stripped" | "quickened"), digits] => {
+        let (table, words): (fn(u32) -> Table, _) = match rest {
+            ["stripped", words @ ..] => (Table::Stripped, words),
+            ["quickened", words @ ..] => (Table::Quickened, words),
+            words => (Table::Inline, words),
+        };
+        let (is_numbered, words) = match words {
+            ["numbered", words @ ..] => (true, words),
+            words => (false, words),
+        };
+        let place = match (words, rest) {
+            (_, ["table", at]) => Place::Elsewhere(Table::Earlier(table_number(at)?)),
+            (_, ["slot", at]) => Place::Elsewhere(Table::Slot(table_number(at)?)),
+            ([digits], _) if *digits != "table" && *digits != "slot" => {
+                let stated = self.tables.iter_mut().find(|(stated, _)| *stated == field);
+                if let (Some((_, Place::Inline { bytes, .. })), [digits]) = (stated, rest) {
+                    return hex(digits, bytes);
+                }
                 let mut bytes = Vec::new();
                 if *digits != "empty" {
                     hex(digits, &mut bytes)?;
                 }
-                Place::Inline { bytes, table: if *form == "stripped" { Table::Stripped } else { Table::Quickened } }
-            }
-            ["table", at] => Place::Elsewhere(Table::Earlier(table_number(at)?)),
-            ["slot", at] => Place::Elsewhere(Table::Slot(table_number(at)?)),
-            [digits] if *digits != "table" && *digits != "slot" => {
-                let stated = self.tables.iter_mut().find(|(stated, _)| *stated == field);
-                if let Some((_, Place::Inline { bytes, .. })) = stated {
-                    return hex(digits, bytes);
-                }
-                let mut bytes = Vec::new();
-                hex(digits, &mut bytes)?;
-                Place::Inline { bytes, table: Table::Inline }
+                Place::Inline { bytes, table, is_numbered }
             }
             _ => return Err(format!(".{} takes hexadecimal, empty, table N or slot N", field.name())),
         };
@@ -830,6 +881,19 @@ mod tests {
             said(".python 3.10\nMAKE_FULL_CODE\nRETURN_VALUE"),
             "line 2: MAKE_FULL_CODE needs 7 values and the stack holds 0"
         );
+        let listing = disassemble(&verify(initializer.image.clone()).unwrap(), initializer.header_bytes()).to_string();
+        assert_eq!(assemble(&listing).unwrap(), initializer.encode().unwrap());
+        let changed = |from: &str, to: &str| {
+            assert!(listing.contains(from), "{listing}");
+            let error = assemble(&listing.replacen(from, to, 1)).unwrap_err().to_string();
+            error.split_once(": ").unwrap().1.to_owned()
+        };
+        assert_eq!(
+            changed("co_stacksize=3", "co_stacksize=65536"),
+            "MAKE_FULL_CODE has no room for a number of more than 16 bits"
+        );
+        assert_eq!(changed("pop 0 pop", "pop 255 pop"), "BUILD_TUPLE_NEAR reaches slots below 255");
+        assert_eq!(changed("co_linetable ", "co_linetable stripped "), "co_linetable of Python 3.13 has no caches");
         let mut image = initializer.image.clone();
         image.sections[Section::Hashes as usize].to_mut()[0] ^= 1;
         assert!(verify(image).unwrap_err().to_string().contains("the hash is another name's"));

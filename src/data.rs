@@ -4,7 +4,7 @@ use crate::caches::has_caches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Op, Section, Table};
-use crate::python::{Field, Python};
+use crate::python::{Field, Layout, Python};
 use crate::varint;
 
 /// The cursors of an image.
@@ -15,6 +15,79 @@ pub(crate) struct Data<'v> {
     lens: [usize; Section::ALL.len()],
     /// Whether bytecode of its Python has inline caches.
     has_caches: bool,
+}
+
+/// The numbers of a code object and where its tables stand, in the order of its [`Layout`], and whether those are numbered.
+pub(crate) struct CodeCounts {
+    pub(crate) numbers: [i32; MAX_NUMBERS],
+    pub(crate) tables: [(Table, bool); MAX_TABLES],
+}
+
+/// Most numbers that a code object of any version has.
+const MAX_NUMBERS: usize = 7;
+
+/// Most tables that a code object of any version has.
+pub(crate) const MAX_TABLES: usize = 4;
+
+/// What MAKE_FULL_CODE takes from [`Section::Counts`]: numbers of fixed size, little-endian, so that none has to be found
+/// before the next one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FullCode {
+    /// Where the operands come from: slots, or [`FullCode::STACK`].
+    pub(crate) slots: [u16; 6],
+    /// Arguments, positional-only and keyword-only ones, size of the stack.
+    pub(crate) small: [u16; 4],
+    /// Flags, first line.
+    pub(crate) large: [u32; 2],
+    /// As [`Table::full_number`] gives them, in the order of marshal.
+    pub(crate) tables: [u32; 4],
+}
+
+impl FullCode {
+    /// Bytes that it takes.
+    pub(crate) const LEN: usize = 44;
+
+    /// Says of an operand that it is taken from the stack.
+    pub(crate) const STACK: u16 = u16::MAX;
+
+    /// The slot that an operand is copied from, if it is not taken from the stack.
+    pub(crate) fn slot(self, operand: usize) -> Option<u32> {
+        Some(u32::from(self.slots[operand])).filter(|slot| *slot != u32::from(Self::STACK))
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(bytes: &[u8; Self::LEN]) -> Self {
+        let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let long = |at: usize| u32::from(short(at)) | u32::from(short(at + 2)) << 16;
+        Self {
+            slots: std::array::from_fn(|at| short(2 * at)),
+            small: std::array::from_fn(|at| short(12 + 2 * at)),
+            large: std::array::from_fn(|at| long(20 + 4 * at)),
+            tables: std::array::from_fn(|at| long(28 + 4 * at)),
+        }
+    }
+
+    pub(crate) fn write(self, counts: &mut Vec<u8>) {
+        self.slots.iter().chain(&self.small).for_each(|number| counts.extend(number.to_le_bytes()));
+        self.large.iter().chain(&self.tables).for_each(|number| counts.extend(number.to_le_bytes()));
+    }
+
+    /// The numbers of a code object, in the order of [`crate::python::Layout::numbers`] of the versions that have it.
+    #[inline(always)]
+    pub(crate) fn numbers(self) -> [i32; 6] {
+        let ([args, posonly, kwonly, stack], [flags, first_line]) = (self.small.map(i32::from), self.large);
+        [args, posonly, kwonly, stack, flags.cast_signed(), first_line.cast_signed()]
+    }
+
+    /// The numbers for a code object, `None` if one is too large.
+    pub(crate) fn of_numbers(numbers: [i32; 6]) -> Option<([u16; 4], [u32; 2])> {
+        let [small @ .., flags, first_line] = numbers;
+        let mut smaller = [0; 4];
+        for (smaller, number) in smaller.iter_mut().zip(small) {
+            *smaller = u16::try_from(number).ok()?;
+        }
+        Some((smaller, [flags.cast_unsigned(), first_line.cast_unsigned()]))
+    }
 }
 
 impl<'v> Data<'v> {
@@ -75,24 +148,37 @@ impl<'v> Data<'v> {
         }
     }
 
-    /// As many of them as there is room for.
+    /// What MAKE_FULL_CODE takes from the counts.
     #[inline(always)]
-    pub(crate) fn counts(&mut self, counts: &mut [u32]) -> Result<()> {
-        let (rest, mut at) = (self.rest[Section::Counts as usize], 0);
-        for count in counts {
-            match varint::next(rest, at) {
-                Some((number, after)) => (*count, at) = (number, after),
-                None => return Err(self.bad_varint(Section::Counts)),
+    pub(crate) fn full_code(&mut self) -> Result<FullCode> {
+        let rest = &mut self.rest[Section::Counts as usize];
+        match rest.split_first_chunk() {
+            Some((bytes, after)) => {
+                *rest = after;
+                Ok(FullCode::read(bytes))
             }
+            None => Err(self.cut_short(Section::Counts, FullCode::LEN as u32)),
         }
-        self.rest[Section::Counts as usize] = &rest[at..];
-        Ok(())
     }
 
-    #[inline]
-    pub(crate) fn table(&mut self, op: Op, field: Field) -> Result<Table> {
-        let number = self.count()?;
-        Ok(Table::of(number, field == Field::Code && self.has_caches, op))
+    /// What MAKE_CODE or MAKE_FULL_CODE takes from the counts, but for operands.
+    pub(crate) fn code(&mut self, op: Op, layout: &Layout) -> Result<CodeCounts> {
+        let mut counts = CodeCounts { numbers: [0; _], tables: [(Table::Inline(0), false); _] };
+        if op == Op::MakeFullCode {
+            let full = self.full_code()?;
+            counts.numbers[..full.numbers().len()].copy_from_slice(&full.numbers());
+            for ((table, field), number) in counts.tables.iter_mut().zip(&layout.tables).zip(full.tables) {
+                *table = Table::of_full(number, *field == Field::Code);
+            }
+            return Ok(counts);
+        }
+        for number in &mut counts.numbers[..layout.numbers.len()] {
+            *number = self.count()?.cast_signed();
+        }
+        for (table, field) in counts.tables.iter_mut().zip(&layout.tables) {
+            *table = Table::of(self.count()?, *field == Field::Code && self.has_caches);
+        }
+        Ok(counts)
     }
 
     /// The text of one str of MAKE_STRINGS, MAKE_NAMES or MAKE_IDENTIFIERS. Hashes stand apart.
@@ -124,7 +210,16 @@ impl<'v> Data<'v> {
                 // They stand there the last first.
                 operands.reverse();
             }
-            Op::MakeCode | Op::MakeFullCode => {
+            Op::BuildTupleNear => {
+                let references = self.take(Section::References, oparg)?;
+                operands.extend(references.iter().rev().map(|reference| u32::from(*reference).checked_sub(1)));
+            }
+            Op::MakeFullCode => {
+                // Its other numbers are taken together with these.
+                let full = self.clone().full_code()?;
+                operands.extend((0..full.slots.len()).map(|operand| full.slot(operand)));
+            }
+            Op::MakeCode => {
                 for at in 0..python.layout().operands.len() {
                     let is_copied = oparg >> at & 1 != 0;
                     operands.push(if is_copied { Some(self.reference()?) } else { None });

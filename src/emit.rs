@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use crate::caches;
 use crate::common;
+use crate::data::FullCode;
 use crate::error::{ErrorKind, Result};
 use crate::graph::{Graph, NodeId};
 use crate::heap::{CodeId, Object, Str};
@@ -125,6 +126,8 @@ struct Emitter<'g> {
     frames: Vec<Frame<'g>>,
     /// By node: the number of the table that holds it, in its section. Empty until the first table.
     table_numbers: Vec<u32>,
+    /// By node: how many code objects have it as a table, 2 for more. Empty if all tables are numbered.
+    table_users: Vec<u8>,
     n_tables: [u32; Section::ALL.len()],
     trace: Option<Trace>,
     dialect: Dialect,
@@ -153,6 +156,7 @@ impl<'g> Emitter<'g> {
             max_height: 0,
             frames: Vec::new(),
             table_numbers: Vec::new(),
+            table_users: if dialect.profile.is_for_loaders() { table_users(graph) } else { Vec::new() },
             n_tables: [0; Section::ALL.len()],
             trace: None,
             dialect,
@@ -472,12 +476,17 @@ impl<'g> Emitter<'g> {
         let n_operands = u32::try_from(operands.len()).expect("inputs are below 2 GiB");
         match self.graph.object(id) {
             Object::Tuple(_) if n_copied.is_some() => {
+                // The number of nothing is 0.
+                let number = |operand: &NodeId| self.place_of[operand.index()].wrapping_add(1);
+                let is_near =
+                    self.dialect.profile.is_for_loaders() && operands.iter().all(|operand| number(operand) < 0x100);
                 let section = &mut self.sections[Section::References as usize];
-                for operand in operands.iter().rev() {
-                    // The number of nothing is 0.
-                    varint::write(section, self.place_of[operand.index()].wrapping_add(1));
+                if is_near {
+                    section.extend(operands.iter().rev().map(|operand| number(operand) as u8));
+                } else {
+                    operands.iter().rev().for_each(|operand| varint::write(section, number(operand)));
                 }
-                self.op(Op::BuildTupleFrom, n_operands);
+                self.op(if is_near { Op::BuildTupleNear } else { Op::BuildTupleFrom }, n_operands);
             }
             Object::Tuple(_) => self.op(Op::BuildTuple, n_operands),
             Object::List(_) => self.op(Op::BuildList, n_operands),
@@ -499,32 +508,41 @@ impl<'g> Emitter<'g> {
         self.pushed();
     }
 
-    /// MAKE_CODE, its numbers, and its tables: see [`Table`].
+    /// MAKE_CODE or MAKE_FULL_CODE, its numbers, and its tables: see [`Table`].
     fn code(&mut self, id: NodeId, code: CodeId, copies: bool) {
-        let (heap, layout) = (self.graph.heap, self.graph.heap.python().layout());
-        let code = heap.code(code);
-        let counts = &mut self.sections[Section::Counts as usize];
-        for field in &layout.numbers {
-            varint::write(counts, code.number(*field).cast_unsigned());
+        let layout = self.graph.heap.python().layout();
+        let code = self.graph.heap.code(code);
+        let numbers = layout.numbers.iter().map(|field| code.number(*field));
+        let operands = self.graph.operands(id);
+        let slot = |emitter: &Self, operand: &NodeId| {
+            Some(emitter.place_of[operand.index()]).filter(|place| copies && *place != NONE)
+        };
+        if let Some((small, large)) = self.full_numbers(id, numbers.clone()) {
+            let mut full = FullCode { slots: [FullCode::STACK; _], small, large, tables: [0; _] };
+            for (to, operand) in full.slots.iter_mut().zip(operands) {
+                *to = slot(self, operand).map_or(FullCode::STACK, |slot| slot as u16);
+            }
+            for ((to, field), &table) in full.tables.iter_mut().zip(&layout.tables).zip(self.graph.tables(id)) {
+                let (table, is_numbered) = self.table(table, *field, true);
+                *to = table.full_number(is_numbered);
+            }
+            full.write(&mut self.sections[Section::Counts as usize]);
+            return self.op(Op::MakeFullCode, 0);
         }
-        let is_full = self.is_full(id);
+        numbers.for_each(|number| varint::write(&mut self.sections[Section::Counts as usize], number.cast_unsigned()));
         for (field, &table) in layout.tables.iter().zip(self.graph.tables(id)) {
-            let Object::Bytes(bytes) = *self.graph.object(table) else { unreachable!("the reader checks fields") };
-            let place = self.table(table, *field, bytes, is_full);
-            let has_caches = *field == Field::Code && caches::has_caches(heap.python());
-            place.write(has_caches, &mut self.sections[Section::Counts as usize]);
+            let has_caches = *field == Field::Code && caches::has_caches(self.graph.heap.python());
+            let (table, _) = self.table(table, *field, false);
+            varint::write(&mut self.sections[Section::Counts as usize], table.number(has_caches));
         }
         let mut mask = 0;
-        if copies {
-            for (at, operand) in self.graph.operands(id).iter().enumerate() {
-                let place = self.place_of[operand.index()];
-                if place != NONE {
-                    mask |= 1 << at;
-                    varint::write(&mut self.sections[Section::References as usize], place);
-                }
+        for (at, operand) in operands.iter().enumerate() {
+            if let Some(place) = slot(self, operand) {
+                mask |= 1 << at;
+                varint::write(&mut self.sections[Section::References as usize], place);
             }
         }
-        self.op(if is_full { Op::MakeFullCode } else { Op::MakeCode }, mask);
+        self.op(Op::MakeCode, mask);
     }
 
     /// The bytes of the tables of a code object.
@@ -536,32 +554,46 @@ impl<'g> Emitter<'g> {
         })
     }
 
-    /// Whether a code object is made by MAKE_FULL_CODE: the profile wants it, the version has it, and the bytecode is one that
-    /// can be quickened.
-    fn is_full(&self, id: NodeId) -> bool {
+    /// The numbers of MAKE_FULL_CODE for a code object, if it is made by that: the profile wants it, the version has it, the
+    /// bytecode is one that can be quickened, and there is room for its numbers and slots.
+    fn full_numbers(&self, id: NodeId, numbers: impl Iterator<Item = i32>) -> Option<([u16; 4], [u32; 2])> {
         let python = self.graph.heap.python();
+        if !self.dialect.profile.is_for_loaders() || python.first_traceable(&[]).is_none() {
+            return None;
+        }
+        let is_far = |operand: &NodeId| (u32::from(FullCode::STACK)..NONE).contains(&self.place_of[operand.index()]);
         let (_, bytecode) =
             self.tables(id).find(|(field, _)| *field == Field::Code).expect("every version has bytecode");
-        self.dialect.profile.is_for_loaders()
-            && python.first_traceable(bytecode).is_some()
-            && caches::quicken(python, bytecode, &mut Vec::with_capacity(bytecode.len()))
+        if self.graph.operands(id).iter().any(is_far)
+            || !caches::quicken(python, bytecode, &mut Vec::with_capacity(bytecode.len()))
+        {
+            return None;
+        }
+        FullCode::of_numbers(numbers.collect::<Vec<_>>().try_into().ok()?)
     }
 
-    /// Where a table stands; its bytes go to its section, if they are not on the stack or there already. Empty and
-    /// one-byte tables are process-wide, so sharing them says nothing.
-    fn table(&mut self, id: NodeId, field: Field, bytes: &[u8], is_full: bool) -> Table {
+    /// Where a table stands, and whether it is numbered; its bytes go to its section, if they are not on the stack or there
+    /// already. Empty and one-byte tables are process-wide, so sharing them says nothing.
+    fn table(&mut self, id: NodeId, field: Field, is_full: bool) -> (Table, bool) {
+        let Object::Bytes(bytes) = *self.graph.object(id) else { unreachable!("the reader checks fields") };
         let section = Section::of_table(field);
-        if bytes.len() > 1 {
-            if self.graph.sharing != Sharing::None {
-                if let Some(slot) = self.schedule.slot(id) {
-                    return Table::Slot(slot);
-                }
+        let (has_number, is_shared) = (bytes.len() > 1, self.graph.sharing != Sharing::None);
+        // MAKE_CODE numbers every one.
+        let is_numbered = has_number && (!is_full || is_shared && self.table_users.get(id.index()) == Some(&2));
+        if has_number
+            && is_shared
+            && let Some(slot) = self.schedule.slot(id)
+        {
+            return (Table::Slot(slot), false);
+        }
+        if is_numbered {
+            if is_shared {
                 if self.table_numbers.is_empty() {
                     self.table_numbers = vec![NONE; self.graph.len()];
                 }
                 let number = &mut self.table_numbers[id.index()];
                 if *number != NONE {
-                    return Table::Earlier(*number);
+                    return (Table::Earlier(*number), false);
                 }
                 *number = self.n_tables[section as usize];
             }
@@ -572,12 +604,21 @@ impl<'g> Emitter<'g> {
         let len = |data: &[u8]| u32::try_from(data.len() - start).expect("inputs are below 2 GiB");
         let python = self.graph.heap.python();
         if self.dialect.strips_caches && field == Field::Code && caches::strip(python, bytes, data) {
-            return Table::Stripped(len(data));
+            return (Table::Stripped(len(data)), is_numbered);
         }
         if is_full && field == Field::Code && caches::quicken(python, bytes, data) {
-            return Table::Quickened(len(data));
+            return (Table::Quickened(len(data)), is_numbered);
         }
         data.extend_from_slice(bytes);
-        Table::Inline(len(data))
+        (Table::Inline(len(data)), is_numbered)
     }
+}
+
+/// By node: how many code objects have it as a table, 2 for more.
+fn table_users(graph: &Graph<'_, '_>) -> Vec<u8> {
+    let mut users = vec![0u8; graph.len()];
+    for id in graph.ids() {
+        graph.tables(id).iter().for_each(|table| users[table.index()] = (users[table.index()] + 1).min(2));
+    }
+    users
 }

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | `PYI.` |
-//! | 1 | version of the container: 1 |
+//! | 1 | version of the container: [`VERSION`] |
 //! | 1 | version of the tables of common names and constants: [`crate::common::VERSION`] |
 //! | 2 | Python's magic number, little-endian |
 //! | varint | most values on the stack |
@@ -28,7 +28,7 @@ use crate::varint;
 pub const MAGIC: [u8; 4] = *b"PYI.";
 
 /// The version of the container that is written and read.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// A decoded container. Nothing in it is checked yet: see [`crate::verify()`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +56,6 @@ impl<'a> Image<'a> {
     /// As [`Python::from_magic`].
     pub fn python(&self) -> Result<Python> {
         Python::from_magic(self.magic)
-    }
-
-    /// How many tables that have numbers a section holds, more or less: a guess, for room to be made at once.
-    pub fn n_expected_tables(&self, section: Section) -> usize {
-        // There is a code object for half a dozen instructions of two bytes. Most have bytecode and a line table of their own.
-        let n_codes = self.instructions.len() / 12;
-        match section {
-            Section::Bytecode | Section::LineTables => n_codes,
-            Section::ExceptionTables | Section::Kinds => n_codes / 4,
-            _ => 0,
-        }
     }
 
     /// One kind of binary data.

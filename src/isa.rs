@@ -9,7 +9,6 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::python::Field;
-use crate::varint;
 
 /// A part of an image's binary data. Each is read front to back, by one cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +81,10 @@ impl Section {
     }
 }
 
-/// Where a table of a code object stands: what [`Section::Counts`] holds of it, as one varint whose low bits tell.
+/// Where a table of a code object stands: what [`Section::Counts`] holds of it, as one number whose low bits tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// The next so many bytes of its section. Low bit 0; those of more than one byte are numbered, section by section.
+    /// The next so many bytes of its section. Low bit 0. Those that are numbered are so section by section.
     Inline(u32),
     /// As many bytes of bytecode without its inline caches. See `caches.rs`.
     Stripped(u32),
@@ -98,29 +97,52 @@ pub enum Table {
 }
 
 impl Table {
-    /// Appends its varint. Bytecode of versions with inline caches has an even length: bit 1 says that it is kept whole.
-    pub(crate) fn write(self, has_caches: bool, counts: &mut Vec<u8>) {
-        let number = match self {
+    /// Its number in MAKE_CODE. Bytecode of versions with inline caches has an even length: bit 1 says that it is kept whole.
+    pub(crate) fn number(self, has_caches: bool) -> u32 {
+        match self {
             Self::Stripped(len) => len << 1,
-            Self::Quickened(len) => len << 1 | 0b10,
             Self::Inline(len) if has_caches => len << 1 | 0b10,
-            Self::Inline(len) => len << 1,
+            Self::Inline(len) | Self::Quickened(len) => len << 1,
             Self::Earlier(number) => number << 2 | 0b01,
             Self::Slot(slot) => slot << 2 | 0b11,
-        };
-        varint::write(counts, number);
+        }
     }
 
-    /// What its varint says, in an instruction.
-    pub(crate) fn of(number: u32, has_caches: bool, op: Op) -> Self {
-        match number & 0b11 {
+    /// What its number says in MAKE_CODE, and whether it is numbered, as all are there of more than one byte.
+    pub(crate) fn of(number: u32, has_caches: bool) -> (Self, bool) {
+        let table = match number & 0b11 {
             0b01 => Self::Earlier(number >> 2),
             0b11 => Self::Slot(number >> 2),
             0b00 if has_caches => Self::Stripped(number >> 1),
-            0b10 if has_caches && op == Op::MakeFullCode => Self::Quickened(number >> 1 & !1),
             0b10 if has_caches => Self::Inline(number >> 1 & !1),
             _ => Self::Inline(number >> 1),
+        };
+        (table, matches!(table, Self::Inline(2..) | Self::Stripped(2..)))
+    }
+
+    /// Its number in MAKE_FULL_CODE. Bit 1 says that it is numbered, and of bytecode, bit 2 that it is as CPython holds it.
+    pub(crate) fn full_number(self, is_numbered: bool) -> u32 {
+        let low = if is_numbered { 0b10 } else { 0 };
+        match self {
+            Self::Inline(len) => len << 2 | low,
+            Self::Stripped(len) => len << 3 | low,
+            Self::Quickened(len) => len << 3 | 0b100 | low,
+            Self::Earlier(number) => number << 2 | 0b01,
+            Self::Slot(slot) => slot << 2 | 0b11,
         }
+    }
+
+    /// What its number says in MAKE_FULL_CODE, and whether it is numbered.
+    #[inline(always)]
+    pub(crate) fn of_full(number: u32, is_code: bool) -> (Self, bool) {
+        let table = match (number & 0b11, is_code) {
+            (0b01, _) => Self::Earlier(number >> 2),
+            (0b11, _) => Self::Slot(number >> 2),
+            (_, false) => Self::Inline(number >> 2),
+            (_, true) if number & 0b100 == 0 => Self::Stripped(number >> 3),
+            (_, true) => Self::Quickened(number >> 3),
+        };
+        (table, number & 0b11 == 0b10)
     }
 }
 
@@ -154,9 +176,14 @@ pub enum Oparg {
     /// Values, each with a number in [`Section::References`]: 0 takes it from the stack, n + 1 copies slot n. The last value
     /// comes first there, so that a loader meets what it takes from the top down.
     References,
+    /// As [`Oparg::References`], a byte each.
+    NearReferences,
     /// A bit for each operand, the lowest for the first pushed: 1 copies the slot that stands in [`Section::References`],
     /// 0 takes it from the stack.
     Mask,
+    /// Nothing: it is 0. For each operand, the first pushed first, two bytes in [`Section::Counts`]: the slot that is copied,
+    /// or 0xffff, which takes it from the stack.
+    Slots,
     /// Pairs of values taken from the stack.
     Pairs,
     /// An entry of [`Intrinsic::ALL`].
@@ -358,8 +385,8 @@ instructions! {
         "As MAKE_STRINGS, of str that code objects use as names, with their hashes";
     0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
         "As MAKE_NAMES, of constants that look like names, and of names of code objects";
-    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Mask) Pops::Code => 1, Own,
-        "As MAKE_CODE, with bytecode as CPython holds it, or without its caches";
+    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Slots) Pops::Code => 1, Own,
+        "As MAKE_CODE, of numbers of fixed size, with bytecode as CPython holds it, or without its caches";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
         "Ends with the top as the result; what lies below is dropped";
     0x1f StartCode "START_CODE" (Oparg::Unused) Pops::Fixed(1) => 0, Issue566,
@@ -368,6 +395,8 @@ instructions! {
         "Pushes so many common names, of the table of a bundle too; their numbers stand in the references";
     0x21 LoadManyConsts "LOAD_MANY_CONSTS" (Oparg::Commons) Pops::Fixed(0) => OPARG, Own,
         "As LOAD_MANY_NAMES, of common constants";
+    0x22 BuildTupleNear "BUILD_TUPLE_NEAR" (Oparg::NearReferences) Pops::References => 1, Own,
+        "As BUILD_TUPLE_FROM, of slots below 255";
 }
 
 /// A function of CALL_INTRINSIC_1 or CALL_INTRINSIC_2.

@@ -22,7 +22,7 @@ use num_bigint::BigInt;
 use serde_json::{Map, Value, json};
 
 use crate::common;
-use crate::data::Data;
+use crate::data::{CodeCounts, Data};
 use crate::heap::Str;
 use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Section, Table};
 use crate::literal;
@@ -72,8 +72,10 @@ pub struct CodeData<'v> {
 pub enum TableData<'v> {
     /// It stands here.
     Inline {
-        /// Its number, if it is longer than a byte.
+        /// Its number, if it has one.
         number: Option<u32>,
+        /// Whether the initializer states that it has one. If not, it has one if it is longer than a byte.
+        is_stated: bool,
         /// How they stand there.
         form: Form,
         /// Its bytes.
@@ -196,9 +198,13 @@ impl CodeData<'_> {
         for (field, table) in &self.tables {
             let line = format!("{indent}.{}", field.name());
             match table {
-                TableData::Inline { bytes: [], form, .. } => writeln!(f, "{line}{} empty", form.word())?,
-                TableData::Inline { number, form, bytes } => {
-                    let word = form.word();
+                TableData::Inline { number, is_stated, form, bytes } => {
+                    let numbered = if *is_stated && number.is_some() { " numbered" } else { "" };
+                    let word = format!("{}{numbered}", form.word());
+                    if bytes.is_empty() {
+                        writeln!(f, "{line}{word} empty")?;
+                        continue;
+                    }
                     let note = number.map_or_else(String::new, |number| format!("  ; table {number}"));
                     let (first, rest) = bytes.split_at(bytes.len().min(HEX_WIDTH));
                     writeln!(f, "{line}{word} {}{note}", hex(first))?;
@@ -215,7 +221,7 @@ impl CodeData<'_> {
         let numbers = self.numbers.iter().map(|(field, number)| (field.name().to_owned(), (*number).into()));
         let tables = self.tables.iter().map(|(field, table)| {
             let table = match table {
-                TableData::Inline { number, form, bytes } => {
+                TableData::Inline { number, form, bytes, .. } => {
                     let (stripped, quickened) = (*form == Form::Stripped, *form == Form::Quickened);
                     json!({ "table": number, "stripped": stripped, "quickened": quickened, "hex": hex(bytes) })
                 }
@@ -353,8 +359,8 @@ impl<'v> Rows<'v> {
                 }
                 self.made.join(" ")
             }
-            Oparg::Mask if oparg == 0 => String::new(),
-            Oparg::References | Oparg::Mask => {
+            Oparg::Mask | Oparg::Slots if self.operands.iter().all(Option::is_none) => String::new(),
+            Oparg::References | Oparg::NearReferences | Oparg::Mask | Oparg::Slots => {
                 let spelled = |slot: &Option<u32>| slot.map_or_else(|| "pop".to_owned(), |slot| slot.to_string());
                 self.operands.iter().map(spelled).collect::<Vec<_>>().join(" ")
             }
@@ -394,30 +400,29 @@ impl<'v> Rows<'v> {
 
     fn code(&mut self, op: Op) -> CodeData<'v> {
         let layout = self.verified.python().layout();
-        let mut number = |field: &Field| (*field, self.data.count().expect(VERIFIED).cast_signed());
-        let numbers = layout.numbers.iter().map(&mut number).collect();
-        let mut table = |field: &Field| {
+        let CodeCounts { numbers, tables } = self.data.code(op, layout).expect(VERIFIED);
+        let numbers = layout.numbers.iter().copied().zip(numbers).collect();
+        let table = |(field, (table, is_numbered)): (&Field, (Table, bool))| {
             let section = Section::of_table(*field);
-            let table = self.data.table(op, *field).expect(VERIFIED);
             let table = match table {
                 Table::Inline(len) | Table::Stripped(len) | Table::Quickened(len) => {
                     let bytes = self.data.take(section, len).expect(VERIFIED);
                     let next = &mut self.n_tables[section as usize];
-                    let number = (len > 1).then_some(*next);
-                    *next += u32::from(number.is_some());
+                    let number = is_numbered.then_some(*next);
+                    *next += u32::from(is_numbered);
                     let form = match table {
                         Table::Stripped(_) => Form::Stripped,
                         Table::Quickened(_) => Form::Quickened,
                         _ => Form::Whole,
                     };
-                    TableData::Inline { number, form, bytes }
+                    TableData::Inline { number, is_stated: op == Op::MakeFullCode, form, bytes }
                 }
                 Table::Earlier(number) => TableData::Earlier(number),
                 Table::Slot(slot) => TableData::Slot(slot),
             };
             (*field, table)
         };
-        let tables = layout.tables.iter().map(&mut table).collect();
+        let tables = layout.tables.iter().zip(tables).map(table).collect();
         CodeData { numbers, tables }
     }
 
@@ -448,7 +453,9 @@ impl<'v> Rows<'v> {
                 self.stack.extend(made.map(|made| Rc::new(RefCell::new(made))));
                 return self.stack.last().map(|last| last.borrow().clone()).unwrap_or_default();
             }
-            Op::BuildTuple | Op::BuildTupleFrom => container("(", items, 1, if n == 1 { ",)" } else { ")" }),
+            Op::BuildTuple | Op::BuildTupleFrom | Op::BuildTupleNear => {
+                container("(", items, 1, if n == 1 { ",)" } else { ")" })
+            }
             Op::BuildList => container("[", items, 1, "]"),
             Op::BuildSet if n == 0 => "set()".to_owned(),
             Op::BuildSet => container("{", items, 1, "}"),

@@ -208,7 +208,9 @@ fn is_reference(oparg: Oparg) -> bool {
         | Oparg::Char
         | Oparg::Strings
         | Oparg::References
+        | Oparg::NearReferences
         | Oparg::Mask
+        | Oparg::Slots
         | Oparg::CommonConst
         | Oparg::CommonName
         | Oparg::Commons

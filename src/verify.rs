@@ -15,11 +15,14 @@ mod commons;
 mod step;
 
 pub use commons::{CommonTable, Commons, execute_table, verify_table};
+use step::next_reference;
 pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
+
+use std::hint::select_unpredictable;
 
 use crate::caches::{self, has_caches};
 use crate::common;
-use crate::data::Data;
+use crate::data::{Data, FullCode, MAX_TABLES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
@@ -293,8 +296,8 @@ impl<'v> Executor<'v> for Nothing {
         Ok(((), false))
     }
 
-    fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Result<Option<()>> {
-        Ok((0..items.n()).try_for_each(|_| items.next_back()))
+    fn tuple<const NEAR: bool>(&mut self, items: &mut Items<'_, 'v, Self, NEAR>) -> Result<Option<()>> {
+        Ok(items.give_back(|()| ()).then_some(()))
     }
 
     fn code(&mut self, _: &Checked<CodeStep<'_, ()>>) -> Result<()> {
@@ -319,7 +322,8 @@ type Outcome<'v, E, T = ()> = std::result::Result<T, <E as Executor<'v>>::Error>
 struct Verifier<'v, E: Executor<'v>> {
     python: Python,
     layout: &'static Layout,
-    /// By operand of MAKE_CODE: the traits that it must have, and those that it has if all is interned that CPython interns.
+    /// By operand of MAKE_CODE: the traits that it must have, and those that it has if all is interned that CPython interns. Empty
+    /// until one is met.
     operand_traits: Vec<(u16, u16)>,
     instructions: &'v [u8],
     data: Data<'v>,
@@ -367,7 +371,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok(Self {
             python,
             layout: python.layout(),
-            operand_traits: operand_traits(python),
+            operand_traits: Vec::new(),
             instructions: &image.instructions,
             data: Data::new(image),
             executor,
@@ -380,8 +384,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             reached: 0,
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
-            bytecodes: Vec::with_capacity(image.n_expected_tables(Section::Bytecode)),
-            tables: Section::ALL.map(|section| Vec::with_capacity(image.n_expected_tables(section))),
+            bytecodes: Vec::new(),
+            tables: Default::default(),
             kind_counts: Vec::new(),
             restored: Vec::new(),
             restored_ends: Vec::new(),
@@ -396,7 +400,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             let (instruction, next) =
                 Instruction::decode(self.instructions, self.at).map_err(|error| error.inside("the instructions"))?;
             match instruction.op {
-                Op::BuildTupleFrom => self.tuple_from(instruction, next)?,
+                Op::BuildTupleNear => self.tuple_from::<true>(instruction, next)?,
+                Op::BuildTupleFrom => self.tuple_from::<false>(instruction, next)?,
                 Op::MakeFullCode => self.full_code(instruction)?,
                 Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction)?,
                 Op::MakeString => self.text(instruction)?,
@@ -485,6 +490,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let (step, value) = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
             Op::BuildTupleFrom
+            | Op::BuildTupleNear
             | Op::MakeCode
             | Op::MakeFullCode
             | Op::LoadInt
@@ -585,9 +591,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok(())
     }
 
-    /// BUILD_TUPLE_FROM.
+    /// BUILD_TUPLE_FROM and BUILD_TUPLE_NEAR.
     #[inline(always)]
-    fn tuple_from(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
+    fn tuple_from<const NEAR: bool>(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
         if self.items.is_some() {
             self.note_items(instruction, next);
         }
@@ -596,13 +602,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if n > references.len() {
             return Err(self.data.bad_varint(Section::References).into());
         }
-        let mut items: Items<'_, 'v, E> =
+        let mut items: Items<'_, 'v, E, NEAR> =
             Items { n, references, at: 0, stack: &self.stack, base: self.stack.len(), traits: Traits::OF_NONE };
         let made = self.executor.tuple(&mut items);
         let Items { at, base, traits, .. } = items;
-        let Some(object) = made? else { return Err(self.wrong_reference(instruction, at).into()) };
+        let Some(object) = made? else { return Err(self.wrong_reference::<NEAR>(instruction, at).into()) };
         if traits.all & STALE == 0 {
-            self.share_copied(n);
+            self.share_copied::<NEAR>(n);
         }
         *self.data.rest(Section::References) = &references[at..];
         self.count(0, n);
@@ -613,10 +619,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// A dict that is copied is fresh no more.
     #[cold]
-    fn share_copied(&mut self, n: usize) {
+    fn share_copied<const NEAR: bool>(&mut self, n: usize) {
         let (references, mut at) = (*self.data.rest(Section::References), 0);
         for _ in 0..n {
-            let (reference, after) = varint::next(references, at).expect("it was read before");
+            let (reference, after) = next_reference::<NEAR>(references, at).expect("it was read before");
             if let Some(slot) = reference.checked_sub(1) {
                 self.stack[slot as usize].value.share();
             }
@@ -627,17 +633,17 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// What is wrong with the reference that the first `end` bytes of references do not hold any more. What these copied is
     /// released.
     #[cold]
-    fn wrong_reference(&mut self, instruction: Instruction, end: usize) -> Error {
+    fn wrong_reference<const NEAR: bool>(&mut self, instruction: Instruction, end: usize) -> Error {
         let (references, mut at, mut n_taken) = (*self.data.rest(Section::References), 0, 0);
         while at < end {
-            let (reference, after) = varint::next(references, at).expect("it was read before");
+            let (reference, after) = next_reference::<NEAR>(references, at).expect("it was read before");
             match reference.checked_sub(1) {
                 Some(slot) => self.stack[slot as usize].release::<E>(),
                 None => n_taken += 1,
             }
             at = after;
         }
-        match varint::next(references, at) {
+        match next_reference::<NEAR>(references, at) {
             None => self.data.bad_varint(Section::References),
             Some((0, _)) => self.underflow(instruction, n_taken + 1),
             Some((reference, _)) => self.underflow(instruction, u64::from(reference)),
@@ -683,12 +689,42 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok((base, retained))
     }
 
+    /// As [`Self::operands`], of MAKE_FULL_CODE. Which are taken, and which are copied, is anyone's guess, so nothing branches on it.
+    #[inline(always)]
+    fn full_operands(
+        &mut self,
+        instruction: Instruction,
+        slots: [u16; N_OPERANDS],
+        objects: &mut [E::Object; N_OPERANDS],
+        values: &mut [Value; N_OPERANDS],
+    ) -> Result<(usize, u32)> {
+        let is_taken = slots.map(|slot| slot == FullCode::STACK);
+        let n_taken = is_taken.iter().map(|is_taken| usize::from(*is_taken)).sum::<usize>();
+        let Some(base) = self.stack.len().checked_sub(n_taken) else {
+            return Err(self.underflow(instruction, n_taken as u64));
+        };
+        let (mut taken, mut retained) = (base, 0);
+        for bit in 0..N_OPERANDS {
+            let at = select_unpredictable(is_taken[bit], taken, usize::from(slots[bit]));
+            taken += usize::from(is_taken[bit]);
+            let Some(found) = self.stack.get(at) else { return Err(self.underflow(instruction, at as u64 + 1)) };
+            (objects[bit], values[bit]) = (found.object, found.value);
+            retained |= u32::from(!is_taken[bit] & !found.value.has(IMMORTAL)) << bit;
+        }
+        let mut left = retained;
+        while left != 0 {
+            E::retain(objects[left.trailing_zeros() as usize]);
+            left &= left - 1;
+        }
+        Ok((base, retained))
+    }
+
     /// The operand's own range.
     fn check_operand(&self, instruction: Instruction) -> Result<()> {
         let Instruction { op, oparg } = instruction;
         let within = |n: usize| (oparg as usize) < n;
         let fits = match op.info().oparg {
-            Oparg::Unused => oparg == 0,
+            Oparg::Unused | Oparg::Slots => oparg == 0,
             Oparg::High => unreachable!("decoding folds it"),
             Oparg::Int | Oparg::Char => within(256),
             Oparg::Mask => within(1 << self.python.layout().operands.len()),
@@ -697,9 +733,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Oparg::Commons => self.commons.is_some() && (1..=MAX_OPARG).contains(&oparg),
             Oparg::Intrinsic => Intrinsic::ALL.get(oparg as usize).is_some_and(|intrinsic| intrinsic.op() == op),
             Oparg::Count if op == Op::BuildSlice => oparg == 3,
-            Oparg::Slot | Oparg::Depth | Oparg::Length(_) | Oparg::Count | Oparg::Pairs | Oparg::References => {
-                oparg <= MAX_OPARG
-            }
+            Oparg::Slot
+            | Oparg::Depth
+            | Oparg::Length(_)
+            | Oparg::Count
+            | Oparg::Pairs
+            | Oparg::References
+            | Oparg::NearReferences => oparg <= MAX_OPARG,
         };
         if !fits {
             let of_bundle = matches!(op.info().oparg, Oparg::CommonConst | Oparg::CommonName | Oparg::Commons);
@@ -861,23 +901,27 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// MAKE_FULL_CODE: as MAKE_CODE, of the one layout of the versions that have it.
     #[inline(always)]
     fn full_code(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        if instruction.oparg >= 1 << N_OPERANDS || self.python.first_traceable(&[]).is_none() {
+        if instruction.oparg != 0 || self.python.first_traceable(&[]).is_none() {
             self.check_operand(instruction)?;
         }
-        self.code_with::<N_OPERANDS>(instruction)
+        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
+        let full = self.data.full_code()?;
+        let (mut objects, mut values) = ([any.object; N_OPERANDS], [any.value; N_OPERANDS]);
+        let (base, retained) = self.full_operands(instruction, full.slots, &mut objects, &mut values)?;
+        let made = self.full_code_of(instruction, full, &objects, &values);
+        self.push_code(made, base, &objects, retained)
     }
 
     #[inline(always)]
     fn full_code_of(
         &mut self,
         instruction: Instruction,
-        objects: &[E::Object],
-        values: &[Value],
+        full: FullCode,
+        objects: &[E::Object; N_OPERANDS],
+        values: &[Value; N_OPERANDS],
     ) -> Outcome<'v, E, (E::Object, Value)> {
         let (op, python) = (instruction.op, self.python);
-        let &[names, consts, variables, name, qualname, filename] = values else {
-            unreachable!("the versions that have it have so many")
-        };
+        let &[names, consts, variables, name, qualname, filename] = values;
         let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
         if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
             return Err(self.wrong_operands(values).into());
@@ -887,13 +931,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
         let texts = if python.interns_code_names() { texts } else { INTERNED };
         let is_interned = tuples & texts & INTERNED != 0 && consts.traits & SETTLED != 0;
-        let mut counts = [0; N_COUNTS];
-        self.data.counts(&mut counts)?;
-        let [args, posonly, kwonly, stack_size, flags, first_line, code, kinds, line_table, exception_table] = counts;
-        let (bytecode, origin) = self.bytecode(op, Table::of(code, true, op))?;
-        let kinds = self.table(op, Section::Kinds, kinds)?;
-        let line_table = self.table(op, Section::LineTables, line_table)?;
-        let exception_table = self.table(op, Section::ExceptionTables, exception_table)?;
+        let [code, kinds, line_table, exception_table] = full.tables;
+        let (bytecode, origin) = self.bytecode(op, Table::of_full(code, true))?;
+        let kinds = self.table(op, Section::Kinds, Table::of_full(kinds, false))?;
+        let line_table = self.table(op, Section::LineTables, Table::of_full(line_table, false))?;
+        let exception_table = self.table(op, Section::ExceptionTables, Table::of_full(exception_table, false))?;
         let [n_locals, n_cells, n_free] = self.count_kinds(&kinds);
         let (bytes, is_quickened) = match bytecode {
             Bytecode::Plain(bytes) => (bytes, false),
@@ -901,15 +943,16 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Bytecode::Restored(start, end) => (&self.restored[start..end], false),
         };
         let mut numbers = [0; Field::COUNT];
-        for (field, number) in [
-            (Field::ArgCount, args),
-            (Field::PosOnlyArgCount, posonly),
-            (Field::KwOnlyArgCount, kwonly),
-            (Field::StackSize, stack_size),
-            (Field::Flags, flags),
-            (Field::FirstLineNo, first_line),
-        ] {
-            numbers[field as usize] = number.cast_signed();
+        let fields = [
+            Field::ArgCount,
+            Field::PosOnlyArgCount,
+            Field::KwOnlyArgCount,
+            Field::StackSize,
+            Field::Flags,
+            Field::FirstLineNo,
+        ];
+        for (field, number) in fields.into_iter().zip(full.numbers()) {
+            numbers[field as usize] = number;
         }
         let number = |field: Field| numbers[field as usize];
         let len = |field: Field| match field {
@@ -976,19 +1019,28 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
         let (mut objects, mut values) = ([any.object; N], [any.value; N]);
         let (base, retained) = self.operands(instruction, &mut objects, &mut values)?;
-        let made = match instruction.op {
-            Op::MakeFullCode => self.full_code_of(instruction, &objects, &values),
-            _ => self.code_of(instruction, &objects, &values),
-        };
+        let made = self.code_of(instruction, &objects, &values);
+        self.push_code(made, base, &objects, retained)
+    }
+
+    /// Pushes a code object that was made of what stood from `base` on, or gives up the references that were made to others.
+    #[inline(always)]
+    fn push_code(
+        &mut self,
+        made: Outcome<'v, E, (E::Object, Value)>,
+        base: usize,
+        operands: &[E::Object],
+        retained: u32,
+    ) -> Outcome<'v, E> {
         match made {
             Ok((object, value)) => {
-                self.count(0, N);
+                self.count(0, operands.len());
                 self.taken(base);
                 self.push(object, value);
                 Ok(())
             }
             Err(error) => {
-                Self::release(&objects, retained);
+                Self::release(operands, retained);
                 Err(error)
             }
         }
@@ -1002,6 +1054,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         values: &[Value],
     ) -> Outcome<'v, E, (E::Object, Value)> {
         let (python, layout) = (self.python, self.layout);
+        if self.operand_traits.is_empty() {
+            self.operand_traits = operand_traits(python);
+        }
         let mut lens = [0; Field::COUNT];
         let (mut consts, mut not_interned) = (Value::leaf(0), 0);
         for ((&field, &value), &(needed, interned)) in layout.operands.iter().zip(values).zip(&self.operand_traits) {
@@ -1022,17 +1077,17 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         for field in &layout.numbers {
             numbers[*field as usize] = self.data.count()?.cast_signed();
         }
-        let nothing = TableStep { bytes: &[], origin: TableOrigin::Inline, is_quickened: false };
+        let nothing = TableStep { bytes: &[], origin: TableOrigin::Once, is_quickened: false };
         let (mut tables, mut bytecode) = ([nothing; MAX_TABLES], Bytecode::Plain(&[]));
         let mut kinds: &[u8] = &[];
         for (&field, table) in layout.tables.iter().zip(&mut tables) {
             let number = self.data.count()?;
             if field == Field::Code {
-                let stands = Table::of(number, has_caches(python), instruction.op);
+                let stands = Table::of(number, has_caches(python));
                 (bytecode, table.origin) = self.bytecode(instruction.op, stands)?;
                 continue;
             }
-            *table = self.table(instruction.op, Section::of_table(field), number)?;
+            *table = self.table(instruction.op, Section::of_table(field), Table::of(number, false))?;
             lens[field as usize] = table.bytes.len();
             if field == Field::LocalsPlusKinds {
                 kinds = table.bytes;
@@ -1064,7 +1119,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// Which of the operands of MAKE_FULL_CODE has another type.
     #[cold]
     fn wrong_operands(&self, values: &[Value]) -> Error {
-        let mut operands = self.layout.operands.iter().zip(values).zip(&self.operand_traits);
+        let mut operands = self.layout.operands.iter().zip(values).zip(operand_traits(self.python));
         match operands.find(|((_, value), (needed, _))| !value.has(*needed)) {
             Some(((field, value), _)) => self.wrong_operand(*field, *value),
             None => unreachable!("one of them was refused"),
@@ -1084,7 +1139,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Bytecode, and where it comes from.
     #[inline(always)]
-    fn bytecode(&mut self, op: Op, stands: Table) -> Result<(Bytecode<'v>, TableOrigin<E::Object>)> {
+    fn bytecode(
+        &mut self,
+        op: Op,
+        (stands, is_numbered): (Table, bool),
+    ) -> Result<(Bytecode<'v>, TableOrigin<E::Object>)> {
         let bytecode = match stands {
             Table::Inline(len) => Bytecode::Plain(self.data.take(Section::Bytecode, len)?),
             Table::Quickened(len) if !E::ONLY_VERIFIES => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
@@ -1113,28 +1172,29 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 return Ok((Bytecode::Plain(bytes), TableOrigin::Object(object)));
             }
         };
-        let len = match bytecode {
-            Bytecode::Plain(bytes) | Bytecode::Quickened(bytes) => bytes.len(),
-            Bytecode::Restored(start, end) => end - start,
-        };
-        if len > 1 {
+        if is_numbered {
             self.bytecodes.push(bytecode);
         }
         self.count(1, 0);
-        Ok((bytecode, TableOrigin::Inline))
+        Ok((bytecode, TableOrigin::inline(is_numbered)))
     }
 
     /// Another table, and where it comes from.
     #[inline(always)]
-    fn table(&mut self, op: Op, section: Section, number: u32) -> Result<TableStep<'v, E::Object>> {
-        let (bytes, origin) = match Table::of(number, false, op) {
+    fn table(
+        &mut self,
+        op: Op,
+        section: Section,
+        (stands, is_numbered): (Table, bool),
+    ) -> Result<TableStep<'v, E::Object>> {
+        let (bytes, origin) = match stands {
             Table::Inline(len) => {
                 let bytes = self.data.take(section, len)?;
-                if len > 1 {
+                if is_numbered {
                     self.tables[section as usize].push(bytes);
                 }
                 self.count(1, 0);
-                (bytes, TableOrigin::Inline)
+                (bytes, TableOrigin::inline(is_numbered))
             }
             Table::Earlier(number) => {
                 let bytes = self.tables[section as usize].get(number as usize).copied();
@@ -1190,17 +1250,11 @@ const AHEAD: usize = 16;
 
 const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
 
-/// Most tables that a code object of any version has.
-const MAX_TABLES: usize = 4;
-
 /// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
 const N_OPERANDS: usize = 6;
 
 /// What MAKE_CODE takes before 3.11.
 const N_OLD_OPERANDS: usize = 7;
-
-/// The numbers of MAKE_FULL_CODE in the counts: the fields that are numbers, where each table stands.
-const N_COUNTS: usize = 6 + MAX_TABLES;
 
 /// Whether CPython interns a constant with this text.
 ///

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use num_bigint::BigInt;
 
 use crate::common::{self, CommonConst};
-use crate::data::Data;
+use crate::data::{CodeCounts, Data};
 use crate::heap::{Code, Heap, Items, Object, ObjectId, Str, fixed};
 use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
 use crate::verify::Verified;
@@ -154,9 +154,9 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 }
                 return None;
             }
-            Op::BuildTuple | Op::BuildTupleFrom if oparg == 0 => fixed::EMPTY_TUPLE,
+            Op::BuildTuple | Op::BuildTupleFrom | Op::BuildTupleNear if oparg == 0 => fixed::EMPTY_TUPLE,
             Op::BuildTuple => self.build(Object::Tuple, n),
-            Op::BuildTupleFrom => {
+            Op::BuildTupleFrom | Op::BuildTupleNear => {
                 self.gather(Instruction { op, oparg });
                 self.build(Object::Tuple, n)
             }
@@ -290,12 +290,13 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
     fn code(&mut self, op: Op) -> ObjectId {
         let layout = self.heap.python().layout();
         let mut code = Code::EMPTY;
-        for field in &layout.numbers {
-            code.set_number(*field, self.data.count().expect(VERIFIED).cast_signed());
+        let CodeCounts { numbers, tables } = self.data.code(op, layout).expect(VERIFIED);
+        for (field, number) in layout.numbers.iter().zip(numbers) {
+            code.set_number(*field, number);
         }
-        for &field in &layout.tables {
+        for (&field, (table, is_numbered)) in layout.tables.iter().zip(tables) {
             let section = Section::of_table(field);
-            let bytes = match self.data.table(op, field).expect(VERIFIED) {
+            let bytes = match table {
                 Table::Inline(len) => Ok(self.data.take(section, len).expect(VERIFIED)),
                 Table::Stripped(len) | Table::Quickened(len) => {
                     self.data.take(section, len).expect(VERIFIED);
@@ -309,7 +310,7 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 |table| table,
                 |bytes| {
                     let table = self.bytes(bytes);
-                    if bytes.len() > 1 {
+                    if is_numbered {
                         self.tables[section as usize].push(table);
                     }
                     table

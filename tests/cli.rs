@@ -776,7 +776,7 @@ fn a_bundle_is_made_shown_listed_and_verified() {
     assert!(shown.ends_with("pair.py in app\n"), "{shown}");
     desk.run("show app.pybundle --format json").exits(0).shows("\"modules\":[{\"name\":\"greeting\"");
     desk.run("disasm app.pybundle --module pair").exits(0).shows("LOAD_MANY_NAMES");
-    desk.run("disasm app.pybundle").exits(0).shows("BUILD_TUPLE_FROM");
+    desk.run("disasm app.pybundle").exits(0).shows("BUILD_TUPLE_NEAR");
     desk.run("disasm app.pybundle --module other").exits(1);
     desk.run("verify app.pybundle").exits(0).shows("app.pybundle: ok");
     desk.run("decompile app.pybundle").exits(1);

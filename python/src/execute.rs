@@ -451,7 +451,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             shared,
             heads,
             values,
-            tables: Section::ALL.map(|section| Vec::with_capacity(image.n_expected_tables(section))),
+            tables: Default::default(),
             scratch: Vec::new(),
             stated_filename: &image.filename,
             // The stream's own is interned as marshal's is, so it stays where it is the same.
@@ -664,9 +664,10 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let object = match table.origin {
             TableOrigin::Object(object) => object,
             TableOrigin::Earlier(number) => self.tables[section as usize][number],
-            TableOrigin::Inline => {
+            TableOrigin::Once => return self.bytes(table.bytes),
+            TableOrigin::Numbered => {
                 let object = self.bytes(table.bytes);
-                if table.bytes.len() > 1 && !object.is_null() {
+                if !object.is_null() {
                     // SAFETY: an object.
                     self.tables[section as usize].push(unsafe { ffi::Py_NewRef(object) });
                 }
@@ -1043,7 +1044,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     }
 
     #[inline(always)]
-    fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Outcome<Option<*mut PyObject>> {
+    fn tuple<const NEAR: bool>(&mut self, items: &mut Items<'_, 'v, Self, NEAR>) -> Outcome<Option<*mut PyObject>> {
         let n = items.n();
         // SAFETY: the GIL is held. Until its items are written, nobody sees the tuple: the collector does not run between.
         unsafe {
@@ -1054,12 +1055,14 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             if tuple.is_null() {
                 return Err(self.raised());
             }
-            for at in (0..n).rev() {
-                let Some(item) = items.next_back() else {
-                    Heads::discard_tuple(tuple);
-                    return Ok(None);
-                };
-                places.add(at).write(item);
+            let mut place = places.add(n);
+            let are_there = items.give_back(|item| {
+                place = place.sub(1);
+                place.write(item);
+            });
+            if !are_there {
+                Heads::discard_tuple(tuple);
+                return Ok(None);
             }
             if items.hold_collectable() {
                 ffi::PyObject_GC_Track(tuple.cast());

@@ -103,11 +103,15 @@ pub(super) fn rows(verified: &Verified<'_>, made: &Made) -> (Vec<Row>, Reference
                 references.extended += usize::from(Instruction::len(oparg) > 2);
             }
             _ => {
-                let is_tuple = u32::from(op == Op::BuildTupleFrom);
                 for slot in operands.iter().flatten() {
                     copies.push(stack[*slot as usize]);
                     references.data += 1;
-                    references.long += usize::from(varint::len(slot + is_tuple) > 1);
+                    let is_long = match op {
+                        Op::BuildTupleFrom => varint::len(slot + 1) > 1,
+                        Op::MakeCode => varint::len(*slot) > 1,
+                        _ => false,
+                    };
+                    references.long += usize::from(is_long);
                 }
             }
         }

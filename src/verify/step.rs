@@ -2,9 +2,10 @@
 //!
 //! Invariant: only the verifier makes a [`Checked`], and [`Items`], so that nothing unverified can be executed.
 
+use std::hint::select_unpredictable;
 use std::ops::Deref;
 
-use super::{Slot, Traits, UNTRACKED};
+use super::{IMMORTAL, Slot, Traits, UNTRACKED};
 use crate::error::Error;
 use crate::isa::{Instruction, Intrinsic};
 use crate::python::{Derived, Field};
@@ -54,11 +55,14 @@ pub trait Executor<'v>: Sized {
     /// Whatever stops it.
     fn load(&mut self, instruction: Checked<Instruction>) -> Result<(Self::Object, bool), Self::Error>;
 
-    /// The tuple of BUILD_TUPLE_FROM; `None` if [`Items::next_back`] gave `None`.
+    /// The tuple of BUILD_TUPLE_FROM or BUILD_TUPLE_NEAR; `None` if [`Items::give_back`] said no.
     ///
     /// # Errors
     /// Whatever stops it, before it takes an item.
-    fn tuple(&mut self, items: &mut Items<'_, 'v, Self>) -> Result<Option<Self::Object>, Self::Error>;
+    fn tuple<const NEAR: bool>(
+        &mut self,
+        items: &mut Items<'_, 'v, Self, NEAR>,
+    ) -> Result<Option<Self::Object>, Self::Error>;
 
     /// The code object of MAKE_CODE or MAKE_FULL_CODE.
     ///
@@ -169,9 +173,16 @@ impl<'s, O: Copy> Values<'s, O> {
     }
 }
 
-/// The items of a tuple, each verified when it is taken: from the stack, or copied.
+impl<O> TableOrigin<O> {
+    #[inline(always)]
+    pub(super) fn inline(is_numbered: bool) -> Self {
+        if is_numbered { Self::Numbered } else { Self::Once }
+    }
+}
+
+/// The items of a tuple, each verified when it is taken: from the stack, or copied. `NEAR` says that references are bytes.
 #[derive(Debug)]
-pub struct Items<'s, 'v, E: Executor<'v>> {
+pub struct Items<'s, 'v, E: Executor<'v>, const NEAR: bool> {
     pub(super) n: usize,
     /// Where each of them stands, the last first.
     pub(super) references: &'s [u8],
@@ -184,32 +195,35 @@ pub struct Items<'s, 'v, E: Executor<'v>> {
     pub(super) traits: Traits,
 }
 
-impl<'v, E: Executor<'v>> Items<'_, 'v, E> {
+impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
     /// How many there are.
     #[inline]
     pub fn n(&self) -> usize {
         self.n
     }
 
-    /// The last that was not had yet, and a reference to it; `None` if it is not on the stack. To be called [`Self::n`] times.
+    /// Gives each of them, the last first, with a reference to it: whether all are on the stack. To be called once.
     #[inline(always)]
-    pub fn next_back(&mut self) -> Option<E::Object> {
-        let (reference, at) = varint::next(self.references, self.at)?;
-        let Slot { object, value } = match reference.checked_sub(1) {
-            Some(slot) => {
-                let found = self.stack.get(slot as usize)?;
-                found.retain::<E>();
-                found
+    pub fn give_back(&mut self, mut give: impl FnMut(E::Object)) -> bool {
+        let (stack, mut base, mut traits, mut at) = (self.stack, self.base, self.traits, 0);
+        let mut left = self.n;
+        while left > 0 {
+            let Some((reference, after)) = next_reference::<NEAR>(self.references, at) else { break };
+            let is_taken = reference == 0;
+            // Whether it is taken cannot be foreseen, so nothing branches on it alone.
+            let slot = select_unpredictable(is_taken, base, reference as usize).wrapping_sub(1);
+            let Some(Slot { object, value }) = stack.get(slot) else { break };
+            if !is_taken & !value.has(IMMORTAL) {
+                E::retain(*object);
             }
-            None => {
-                let found = self.stack.get(self.base.wrapping_sub(1))?;
-                self.base -= 1;
-                found
-            }
-        };
-        self.at = at;
-        self.traits = self.traits.and(*value);
-        Some(*object)
+            give(*object);
+            traits = traits.and(*value);
+            base -= usize::from(is_taken);
+            at = after;
+            left -= 1;
+        }
+        (self.base, self.traits, self.at) = (base, traits, at);
+        left == 0
     }
 
     /// Whether one of those that were had is, or holds, what the collector may have to free.
@@ -248,10 +262,21 @@ pub struct TableStep<'s, O> {
 /// Where a table comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableOrigin<O> {
-    /// It stands in its section, here for the first time. Those of more than one byte are numbered by section, in order.
-    Inline,
+    /// It stands in its section, and no other code object has it.
+    Once,
+    /// It stands in its section, here for the first time. These are numbered by section, in order.
+    Numbered,
     /// The table of this number in its section, again.
     Earlier(usize),
     /// This bytes object, which stays where it is.
     Object(O),
+}
+
+/// The next reference of BUILD_TUPLE_FROM or, with `NEAR`, BUILD_TUPLE_NEAR, and where the one behind it begins.
+#[inline(always)]
+pub(super) fn next_reference<const NEAR: bool>(references: &[u8], at: usize) -> Option<(u32, usize)> {
+    match NEAR {
+        true => Some((u32::from(*references.get(at)?), at + 1)),
+        false => varint::next(references, at),
+    }
 }
