@@ -576,7 +576,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// LOAD_INT, LOAD_CHAR, LOAD_COMMON_CONST, LOAD_COMMON_NAME.
     #[inline(always)]
     fn load(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        if instruction.oparg > 0xff || instruction.op == Op::LoadCommonConst {
+        let n_known = if instruction.op == Op::LoadCommonConst { common::CONSTS.len() } else { 256 };
+        if instruction.oparg as usize >= n_known {
             self.check_operand(instruction)?;
         }
         let value = self.loaded(instruction);
