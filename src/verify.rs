@@ -330,8 +330,6 @@ struct Verifier<'v, E: Executor<'v>> {
     executor: E,
     /// What the table of the bundle holds, if there is one.
     commons: Option<&'v Commons>,
-    /// The numbers of LOAD_MANY_NAMES and LOAD_MANY_CONSTS.
-    numbers: Vec<u32>,
     /// If this is a table: what the tuple holds that is returned, once it is made.
     items: Option<Vec<Value>>,
     /// How long the tuple is that was returned.
@@ -376,7 +374,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             data: Data::new(image),
             executor,
             commons,
-            numbers: Vec::new(),
             items: None,
             n_returned: usize::MAX,
             at: 0,

@@ -1015,6 +1015,15 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
         Some(known)
     }
 
+    #[inline(always)]
+    fn known_common_name(&mut self, number: u32) -> Option<*mut PyObject> {
+        let name = *self.values?.names.get(number as usize)?;
+        if !Self::NAMES_ARE_IMMORTAL {
+            Self::retain(name);
+        }
+        Some(name)
+    }
+
     #[cold]
     fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Outcome<(*mut PyObject, bool)> {
         let (text, names) = (name.get(), self.shared.names.get());

@@ -11,7 +11,8 @@ use super::{BYTES, Executor, HASHABLE, INTERNED, Nothing, STR, Value, Verified, 
 use crate::common;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::isa::{Instruction, MAX_OPARG, Op};
+use crate::isa::{Instruction, Op, Section};
+use crate::varint;
 
 /// What is known of the values of a table.
 #[derive(Debug, Clone)]
@@ -109,21 +110,28 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// LOAD_MANY_NAMES, LOAD_MANY_CONSTS.
     pub(super) fn load_many(&mut self, instruction: Instruction) -> Result<(), E::Error> {
         let Instruction { op, oparg } = instruction;
-        let Some(commons) = self.commons.filter(|_| (1..=MAX_OPARG).contains(&oparg)) else {
-            return Ok(self.check_operand(instruction)?);
-        };
-        let mut numbers = std::mem::take(&mut self.numbers);
-        self.data.commons(oparg, &mut numbers)?;
+        self.check_operand(instruction)?;
         let (n_common, is_names) = (self.n_common(op), op == Op::LoadManyNames);
-        for &number in &numbers {
+        let (references, mut at) = (*self.data.rest(Section::References), 0);
+        // Each takes a byte at least.
+        self.stack.reserve((oparg as usize).min(references.len()));
+        for _ in 0..oparg {
+            let Some((number, after)) = varint::next(references, at) else {
+                return Err(self.data.bad_varint(Section::References).into());
+            };
+            at = after;
+            if is_names && let Some(name) = self.executor.known_common_name(number) {
+                self.push(name, Value::str(true, true).immortal(E::NAMES_ARE_IMMORTAL));
+                continue;
+            }
             let instruction = Instruction { op: op.of_one(), oparg: number };
             if number as usize >= n_common {
                 return Err(self.wrong(instruction, "the table of the bundle has no such entry").into());
             }
-            let value = if is_names { Value::str(true, true) } else { self.common_const(commons, number as usize) };
+            let value = self.loaded(instruction);
             self.push_loaded(instruction, value)?;
         }
-        self.numbers = numbers;
+        *self.data.rest(Section::References) = &references[at..];
         Ok(())
     }
 

@@ -43,6 +43,13 @@ pub trait Executor<'v>: Sized {
     /// verified. It is the first `len` bytes of `names`.
     fn known_name(&mut self, hash: u32, len: u32, names: &'v [u8]) -> Option<Self::Object>;
 
+    /// What LOAD_COMMON_NAME loads from the table of a bundle, and another reference to it. The number may be any.
+    #[inline]
+    fn known_common_name(&mut self, number: u32) -> Option<Self::Object> {
+        let _ = number;
+        None
+    }
+
     /// A name of MAKE_NAMES or MAKE_IDENTIFIERS that the executor does not know, with its hash; and whether it is immortal.
     ///
     /// # Errors
