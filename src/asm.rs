@@ -23,7 +23,7 @@ use num_bigint::{BigInt, Sign};
 
 use crate::caches;
 use crate::common;
-use crate::data::FullCode;
+use crate::data::{FullCode, ON_STACK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, OPS, Op, Oparg, Section, Table, TextClass};
@@ -87,8 +87,6 @@ struct Assembler {
 struct CodeLines {
     line: usize,
     python: Python,
-    /// Where its operands come from.
-    operands: Vec<Option<u32>>,
     numbers: Vec<(Field, i32)>,
     tables: Vec<(Field, Place)>,
     is_full: bool,
@@ -192,7 +190,7 @@ impl Assembler {
         self.max_depth = self.max_depth.max(self.depth);
         if matches!(op, Op::MakeCode | Op::MakeFullCode) {
             let (numbers, tables, is_full) = (Vec::new(), Vec::new(), op == Op::MakeFullCode);
-            self.code = Some(CodeLines { line: self.line, python, operands, numbers, tables, is_full });
+            self.code = Some(CodeLines { line: self.line, python, numbers, tables, is_full });
         }
         self.starts.push((self.instructions.len(), self.line));
         instruction.encode(&mut self.instructions);
@@ -240,16 +238,16 @@ impl Assembler {
                 }
                 small(rest.len())?
             }
-            Oparg::Mask | Oparg::Slots if rest.is_empty() => {
-                operands.resize(python.layout().operands.len(), None);
-                0
-            }
             form @ (Oparg::References | Oparg::NearReferences | Oparg::Mask | Oparg::Slots) => {
-                if matches!(form, Oparg::Mask | Oparg::Slots) && rest.len() != python.layout().operands.len() {
-                    return Err(format!("{mnemonic} takes a slot or pop for each operand"));
-                }
                 for word in rest {
                     operands.push(if *word == "pop" { None } else { Some(table_number(word)?) });
+                }
+                if matches!(form, Oparg::Mask | Oparg::Slots) {
+                    let n = python.layout().operands.len();
+                    if !rest.is_empty() && rest.len() != n {
+                        return Err(format!("{mnemonic} takes a slot or pop for each operand"));
+                    }
+                    operands.resize(n, None);
                 }
                 let references = &mut self.sections[Section::References as usize];
                 let numbers = operands.iter().rev().map(|slot| slot.map_or(0, |slot| slot + 1));
@@ -257,8 +255,17 @@ impl Assembler {
                     Oparg::Mask => operands.iter().enumerate().fold(0, |mask, (at, slot)| {
                         slot.inspect(|slot| varint::write(references, *slot)).map_or(mask, |_| mask | 1 << at)
                     }),
-                    // They stand among the numbers of the code object.
-                    Oparg::Slots => 0,
+                    Oparg::Slots => {
+                        for slot in &*operands {
+                            let slot = match slot {
+                                Some(slot) => u16::try_from(*slot).ok().filter(|slot| *slot != ON_STACK),
+                                None => Some(ON_STACK),
+                            };
+                            let slot = slot.ok_or_else(|| format!("{mnemonic} reaches slots below {ON_STACK}"))?;
+                            references.extend(slot.to_le_bytes());
+                        }
+                        0
+                    }
                     Oparg::References => {
                         numbers.for_each(|number| varint::write(references, number));
                         small(rest.len())?
@@ -364,26 +371,19 @@ impl Assembler {
             }
         }
         if code.is_full {
-            self.full_code(&code.operands, numbers, tables)?;
+            self.full_code(numbers, tables)?;
         }
         Ok(())
     }
 
     /// What MAKE_FULL_CODE takes from the counts.
-    fn full_code(&mut self, operands: &[Option<u32>], numbers: Vec<i32>, tables: Vec<u32>) -> Parsed {
+    fn full_code(&mut self, numbers: Vec<i32>, tables: Vec<u32>) -> Parsed {
         let (Ok(numbers), Ok(tables)) = (numbers.try_into(), tables.try_into()) else {
             return Err("this Python has no MAKE_FULL_CODE".to_owned());
         };
         let too_large = || "MAKE_FULL_CODE has no room for a number of more than 16 bits".to_owned();
         let (small, large) = FullCode::of_numbers(numbers).ok_or_else(too_large)?;
-        let mut slots = [FullCode::STACK; 6];
-        for (to, slot) in slots.iter_mut().zip(operands) {
-            if let Some(slot) = slot {
-                let slot = u16::try_from(*slot).ok().filter(|slot| *slot != FullCode::STACK);
-                *to = slot.ok_or("MAKE_FULL_CODE reaches slots below 65535")?;
-            }
-        }
-        FullCode { slots, small, large, tables }.write(&mut self.sections[Section::Counts as usize]);
+        FullCode { small, large, tables }.write(&mut self.sections[Section::Counts as usize]);
         Ok(())
     }
 
@@ -893,6 +893,7 @@ mod tests {
             "MAKE_FULL_CODE has no room for a number of more than 16 bits"
         );
         assert_eq!(changed("pop 0 pop", "pop 255 pop"), "BUILD_TUPLE_NEAR reaches slots below 255");
+        assert_eq!(changed("4 pop pop 0 0 3", "65535 pop pop 0 0 3"), "MAKE_FULL_CODE reaches slots below 65535");
         assert_eq!(changed("co_linetable ", "co_linetable stripped "), "co_linetable of Python 3.13 has no caches");
         let mut image = initializer.image.clone();
         image.sections[Section::Hashes as usize].to_mut()[0] ^= 1;

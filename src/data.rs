@@ -26,6 +26,12 @@ pub(crate) struct CodeCounts {
 /// Most numbers that a code object of any version has.
 const MAX_NUMBERS: usize = 7;
 
+/// Operands of MAKE_FULL_CODE.
+pub(crate) const N_SLOTS: usize = 6;
+
+/// Says of an operand of MAKE_FULL_CODE that it is taken from the stack.
+pub(crate) const ON_STACK: u16 = u16::MAX;
+
 /// Most tables that a code object of any version has.
 pub(crate) const MAX_TABLES: usize = 4;
 
@@ -33,8 +39,6 @@ pub(crate) const MAX_TABLES: usize = 4;
 /// before the next one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FullCode {
-    /// Where the operands come from: slots, or [`FullCode::STACK`].
-    pub(crate) slots: [u16; 6],
     /// Arguments, positional-only and keyword-only ones, size of the stack.
     pub(crate) small: [u16; 4],
     /// Flags, first line.
@@ -45,30 +49,21 @@ pub(crate) struct FullCode {
 
 impl FullCode {
     /// Bytes that it takes.
-    pub(crate) const LEN: usize = 44;
-
-    /// Says of an operand that it is taken from the stack.
-    pub(crate) const STACK: u16 = u16::MAX;
-
-    /// The slot that an operand is copied from, if it is not taken from the stack.
-    pub(crate) fn slot(self, operand: usize) -> Option<u32> {
-        Some(u32::from(self.slots[operand])).filter(|slot| *slot != u32::from(Self::STACK))
-    }
+    pub(crate) const LEN: usize = 32;
 
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8; Self::LEN]) -> Self {
         let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let long = |at: usize| u32::from(short(at)) | u32::from(short(at + 2)) << 16;
         Self {
-            slots: std::array::from_fn(|at| short(2 * at)),
-            small: std::array::from_fn(|at| short(12 + 2 * at)),
-            large: std::array::from_fn(|at| long(20 + 4 * at)),
-            tables: std::array::from_fn(|at| long(28 + 4 * at)),
+            small: std::array::from_fn(|at| short(2 * at)),
+            large: std::array::from_fn(|at| long(8 + 4 * at)),
+            tables: std::array::from_fn(|at| long(16 + 4 * at)),
         }
     }
 
     pub(crate) fn write(self, counts: &mut Vec<u8>) {
-        self.slots.iter().chain(&self.small).for_each(|number| counts.extend(number.to_le_bytes()));
+        self.small.iter().for_each(|number| counts.extend(number.to_le_bytes()));
         self.large.iter().chain(&self.tables).for_each(|number| counts.extend(number.to_le_bytes()));
     }
 
@@ -148,6 +143,19 @@ impl<'v> Data<'v> {
         }
     }
 
+    /// Where the operands of MAKE_FULL_CODE come from: slots, or [`ON_STACK`].
+    #[inline(always)]
+    pub(crate) fn slots(&mut self) -> Result<[u16; N_SLOTS]> {
+        let rest = &mut self.rest[Section::References as usize];
+        match rest.split_first_chunk::<{ 2 * N_SLOTS }>() {
+            Some((bytes, after)) => {
+                *rest = after;
+                Ok(std::array::from_fn(|at| u16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]])))
+            }
+            None => Err(self.cut_short(Section::References, 2 * N_SLOTS as u32)),
+        }
+    }
+
     /// What MAKE_FULL_CODE takes from the counts.
     #[inline(always)]
     pub(crate) fn full_code(&mut self) -> Result<FullCode> {
@@ -215,9 +223,7 @@ impl<'v> Data<'v> {
                 operands.extend(references.iter().rev().map(|reference| u32::from(*reference).checked_sub(1)));
             }
             Op::MakeFullCode => {
-                // Its other numbers are taken together with these.
-                let full = self.clone().full_code()?;
-                operands.extend((0..full.slots.len()).map(|operand| full.slot(operand)));
+                operands.extend(self.slots()?.map(|slot| Some(u32::from(slot)).filter(|_| slot != ON_STACK)))
             }
             Op::MakeCode => {
                 for at in 0..python.layout().operands.len() {

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use crate::caches;
 use crate::common;
-use crate::data::FullCode;
+use crate::data::{FullCode, ON_STACK};
 use crate::error::{ErrorKind, Result};
 use crate::graph::{Graph, NodeId};
 use crate::heap::{CodeId, Object, Str};
@@ -518,10 +518,11 @@ impl<'g> Emitter<'g> {
             Some(emitter.place_of[operand.index()]).filter(|place| copies && *place != NONE)
         };
         if let Some((small, large)) = self.full_numbers(id, numbers.clone()) {
-            let mut full = FullCode { slots: [FullCode::STACK; _], small, large, tables: [0; _] };
-            for (to, operand) in full.slots.iter_mut().zip(operands) {
-                *to = slot(self, operand).map_or(FullCode::STACK, |slot| slot as u16);
+            for operand in operands {
+                let slot = slot(self, operand).map_or(ON_STACK, |slot| slot as u16);
+                self.take(Section::References, &slot.to_le_bytes());
             }
+            let mut full = FullCode { small, large, tables: [0; _] };
             for ((to, field), &table) in full.tables.iter_mut().zip(&layout.tables).zip(self.graph.tables(id)) {
                 let (table, is_numbered) = self.table(table, *field, true);
                 *to = table.full_number(is_numbered);
@@ -561,7 +562,7 @@ impl<'g> Emitter<'g> {
         if !self.dialect.profile.is_for_loaders() || python.first_traceable(&[]).is_none() {
             return None;
         }
-        let is_far = |operand: &NodeId| (u32::from(FullCode::STACK)..NONE).contains(&self.place_of[operand.index()]);
+        let is_far = |operand: &NodeId| (u32::from(ON_STACK)..NONE).contains(&self.place_of[operand.index()]);
         let (_, bytecode) =
             self.tables(id).find(|(field, _)| *field == Field::Code).expect("every version has bytecode");
         if self.graph.operands(id).iter().any(is_far)

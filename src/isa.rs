@@ -181,8 +181,8 @@ pub enum Oparg {
     /// A bit for each operand, the lowest for the first pushed: 1 copies the slot that stands in [`Section::References`],
     /// 0 takes it from the stack.
     Mask,
-    /// Nothing: it is 0. For each operand, the first pushed first, two bytes in [`Section::Counts`]: the slot that is copied,
-    /// or 0xffff, which takes it from the stack.
+    /// Nothing: it is 0. For each operand, the first pushed first, two bytes in [`Section::References`]: the slot that is
+    /// copied, or 0xffff, which takes it from the stack.
     Slots,
     /// Pairs of values taken from the stack.
     Pairs,

@@ -22,7 +22,7 @@ use std::hint::select_unpredictable;
 
 use crate::caches::{self, has_caches};
 use crate::common;
-use crate::data::{Data, FullCode, MAX_TABLES};
+use crate::data::{Data, FullCode, MAX_TABLES, N_SLOTS, ON_STACK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
@@ -696,7 +696,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         objects: &mut [E::Object; N_OPERANDS],
         values: &mut [Value; N_OPERANDS],
     ) -> Result<(usize, u32)> {
-        let is_taken = slots.map(|slot| slot == FullCode::STACK);
+        let is_taken = slots.map(|slot| slot == ON_STACK);
         let n_taken = is_taken.iter().map(|is_taken| usize::from(*is_taken)).sum::<usize>();
         let Some(base) = self.stack.len().checked_sub(n_taken) else {
             return Err(self.underflow(instruction, n_taken as u64));
@@ -903,9 +903,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             self.check_operand(instruction)?;
         }
         let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
-        let full = self.data.full_code()?;
+        let (slots, full) = (self.data.slots()?, self.data.full_code()?);
         let (mut objects, mut values) = ([any.object; N_OPERANDS], [any.value; N_OPERANDS]);
-        let (base, retained) = self.full_operands(instruction, full.slots, &mut objects, &mut values)?;
+        let (base, retained) = self.full_operands(instruction, slots, &mut objects, &mut values)?;
         let made = self.full_code_of(instruction, full, &objects, &values);
         self.push_code(made, base, &objects, retained)
     }
@@ -1249,7 +1249,7 @@ const AHEAD: usize = 16;
 const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
 
 /// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
-const N_OPERANDS: usize = 6;
+const N_OPERANDS: usize = N_SLOTS;
 
 /// What MAKE_CODE takes before 3.11.
 const N_OLD_OPERANDS: usize = 7;

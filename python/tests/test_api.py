@@ -236,7 +236,7 @@ class Refusals(unittest.TestCase):
 
     def test_streams_of_other_pythons_can_be_looked_into(self):
         # ("some text", 2.5) of Python 3.6.
-        stream = bytes.fromhex("5059492e0201330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
+        stream = bytes.fromhex("5059492e0301330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
         rehydrate.verify(stream)
         self.assertIn("MAKE_STRING", rehydrate.disassemble(stream))
         with self.assertRaisesRegex(ValueError, "is of Python 3.6"):
