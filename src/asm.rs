@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A line is a directive or an instruction; the byte offset may stand before it. What follows `;` outside a literal is for
-//! people. The numbers and tables of a code object stand below its MAKE_CODE. Hexadecimal of more than one line repeats
-//! its directive.
+//! people. The numbers and tables of a code object stand below its MAKE_CODE or MAKE_FULL_CODE. Before the bytes of a table,
+//! `stripped` says that caches are left out, `quickened` that they are as CPython fills them, and `numbered` that
+//! MAKE_FULL_CODE numbers it. Hexadecimal of more than one line repeats its directive.
 //!
 //! Invariants:
 //! - The binary data and the stack's greatest height follow from the instructions.
@@ -80,7 +81,7 @@ struct Assembler {
     sections: [Vec<u8>; Section::ALL.len()],
     depth: u64,
     max_depth: u64,
-    /// The MAKE_CODE whose numbers and tables are being read.
+    /// The code object whose numbers and tables are being read.
     code: Option<CodeLines>,
 }
 
@@ -365,6 +366,9 @@ impl Assembler {
                 }
                 _ => {}
             }
+            if code.is_full && matches!(place, Place::Inline { bytes, .. } if bytes.len() > FullCode::MAX_TABLE) {
+                return Err(format!("{} is too long for MAKE_FULL_CODE", field.name()));
+            }
             match code.is_full {
                 true => tables.push(table.full_number(is_numbered)),
                 false => varint::write(&mut self.sections[Section::Counts as usize], table.number(has_caches)),
@@ -381,7 +385,7 @@ impl Assembler {
         let (Ok(numbers), Ok(tables)) = (numbers.try_into(), tables.try_into()) else {
             return Err("this Python has no MAKE_FULL_CODE".to_owned());
         };
-        let too_large = || "MAKE_FULL_CODE has no room for a number of more than 16 bits".to_owned();
+        let too_large = || "MAKE_FULL_CODE has room for numbers of 16 bits, from 0 on".to_owned();
         let (small, large) = FullCode::of_numbers(numbers).ok_or_else(too_large)?;
         FullCode { small, large, tables }.write(&mut self.sections[Section::Counts as usize]);
         Ok(())
@@ -440,8 +444,8 @@ impl CodeLines {
         Ok(())
     }
 
-    /// `table 12`, `slot 5`; or `stripped`, `quickened` or neither, `numbered` or not, and `empty` or hexadecimal, which can go
-    /// on.
+    /// `table 12`, `slot 5`; or `stripped`, `quickened` or neither, `numbered` or not, and `empty` or hexadecimal, which
+    /// can go on.
     fn table(&mut self, field: Field, rest: &[&str]) -> Parsed {
         let (table, words): (fn(u32) -> Table, _) = match rest {
             ["stripped", words @ ..] => (Table::Stripped, words),
@@ -457,7 +461,10 @@ impl CodeLines {
             (_, ["slot", at]) => Place::Elsewhere(Table::Slot(table_number(at)?)),
             ([digits], _) if *digits != "table" && *digits != "slot" => {
                 let stated = self.tables.iter_mut().find(|(stated, _)| *stated == field);
-                if let (Some((_, Place::Inline { bytes, .. })), [digits]) = (stated, rest) {
+                if let (Some((_, Place::Inline { bytes, .. })), [digits]) = (stated, rest)
+                    && !bytes.is_empty()
+                    && *digits != "empty"
+                {
                     return hex(digits, bytes);
                 }
                 let mut bytes = Vec::new();
@@ -824,6 +831,8 @@ mod tests {
             ("LOAD_INT 99999999999", "99999999999 is out of range"),
             ("LOAD_FAST 0", "LOAD_FAST needs 1 values and the stack holds 0"),
             ("COPY 0", "COPY 0: a distance begins at 1"),
+            ("BUILD_TUPLE_NEAR 0", "BUILD_TUPLE_NEAR needs 1 values and the stack holds 0"),
+            ("BUILD_TUPLE_NEAR pop", "BUILD_TUPLE_NEAR needs 1 values and the stack holds 0"),
             ("BUILD_TUPLE 2", "BUILD_TUPLE needs 2 values and the stack holds 0"),
             ("LOAD_COMMON_CONST Nothing", "Nothing is no common constant"),
             ("LOAD_COMMON_NAME join", "join is no str literal"),
@@ -890,7 +899,7 @@ mod tests {
         };
         assert_eq!(
             changed("co_stacksize=3", "co_stacksize=65536"),
-            "MAKE_FULL_CODE has no room for a number of more than 16 bits"
+            "MAKE_FULL_CODE has room for numbers of 16 bits, from 0 on"
         );
         assert_eq!(changed("pop 0 pop", "pop 255 pop"), "BUILD_TUPLE_NEAR reaches slots below 255");
         assert_eq!(changed("4 pop pop 0 0 3", "65535 pop pop 0 0 3"), "MAKE_FULL_CODE reaches slots below 65535");

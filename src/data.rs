@@ -51,6 +51,9 @@ impl FullCode {
     /// Bytes that it takes.
     pub(crate) const LEN: usize = 32;
 
+    /// Most bytes of a table of which it can tell the length.
+    pub(crate) const MAX_TABLE: usize = (1 << 29) - 1;
+
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8; Self::LEN]) -> Self {
         let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
@@ -174,7 +177,7 @@ impl<'v> Data<'v> {
         let mut counts = CodeCounts { numbers: [0; _], tables: [(Table::Inline(0), false); _] };
         if op == Op::MakeFullCode {
             let full = self.full_code()?;
-            counts.numbers[..full.numbers().len()].copy_from_slice(&full.numbers());
+            counts.numbers[..6].copy_from_slice(&full.numbers());
             for ((table, field), number) in counts.tables.iter_mut().zip(&layout.tables).zip(full.tables) {
                 *table = Table::of_full(number, *field == Field::Code);
             }

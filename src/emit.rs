@@ -556,7 +556,7 @@ impl<'g> Emitter<'g> {
     }
 
     /// The numbers of MAKE_FULL_CODE for a code object, if it is made by that: the profile wants it, the version has it, the
-    /// bytecode is one that can be quickened, and there is room for its numbers and slots.
+    /// bytecode is one that can be quickened, and there is room for its numbers, lengths and slots.
     fn full_numbers(&self, id: NodeId, numbers: impl Iterator<Item = i32>) -> Option<([u16; 4], [u32; 2])> {
         let python = self.graph.heap.python();
         if !self.dialect.profile.is_for_loaders() || python.first_traceable(&[]).is_none() {
@@ -566,6 +566,7 @@ impl<'g> Emitter<'g> {
         let (_, bytecode) =
             self.tables(id).find(|(field, _)| *field == Field::Code).expect("every version has bytecode");
         if self.graph.operands(id).iter().any(is_far)
+            || self.tables(id).any(|(_, table)| table.len() > FullCode::MAX_TABLE)
             || !caches::quicken(python, bytecode, &mut Vec::with_capacity(bytecode.len()))
         {
             return None;

@@ -486,6 +486,11 @@ impl<'a> Heap<'a> {
         &self.codes[id.0 as usize]
     }
 
+    /// Every code object.
+    pub fn codes(&self) -> impl Iterator<Item = &Code> {
+        self.codes.iter()
+    }
+
     /// What an object holds, in the order of marshal: tables of code objects are included, a key that CPython drops is
     /// not.
     pub fn children<'h>(&'h self, id: ObjectId) -> Children<'h> {

@@ -102,7 +102,8 @@ impl Table {
         match self {
             Self::Stripped(len) => len << 1,
             Self::Inline(len) if has_caches => len << 1 | 0b10,
-            Self::Inline(len) | Self::Quickened(len) => len << 1,
+            Self::Inline(len) => len << 1,
+            Self::Quickened(_) => unreachable!("MAKE_CODE has none"),
             Self::Earlier(number) => number << 2 | 0b01,
             Self::Slot(slot) => slot << 2 | 0b11,
         }

@@ -6,8 +6,8 @@
 //!
 //! A row is an instruction: the byte it begins at, EXTENDED_ARGs included; its mnemonic; its operand; and behind `;`, for
 //! people alone, how many values the stack holds then, and the value that it made, changed or ends with. Lines that begin
-//! with a dot state the rest of the file; those behind MAKE_CODE are its numbers and tables. Behind each str of MAKE_NAMES
-//! stands how often it is used.
+//! with a dot state the rest of the file; those behind MAKE_CODE and MAKE_FULL_CODE are its numbers and tables. Behind each str
+//! of MAKE_NAMES stands how often it is used.
 //!
 //! Invariants:
 //! - The text is ASCII, depends on nothing but the file, and holds all of it.
@@ -50,7 +50,7 @@ pub struct Row<'v> {
     pub instruction: Instruction,
     /// The operand as it is spelled: a literal, a number or a name; empty if there is none.
     pub operand: String,
-    /// What MAKE_CODE takes from binary data.
+    /// What MAKE_CODE or MAKE_FULL_CODE takes from binary data.
     pub code: Option<CodeData<'v>>,
     /// How many values the stack holds behind it.
     pub depth: usize,
@@ -58,7 +58,7 @@ pub struct Row<'v> {
     pub value: String,
 }
 
-/// What MAKE_CODE takes from binary data.
+/// What MAKE_CODE or MAKE_FULL_CODE takes from binary data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeData<'v> {
     /// The numbers, in the order of [`crate::python::Layout::numbers`].

@@ -88,7 +88,7 @@ struct Machine<'v, R> {
     commons: Commons,
     /// Which common values the instruction loads.
     numbers: Vec<u32>,
-    /// By section of tables: the inline tables, by number.
+    /// By section of tables: those that are numbered, by number.
     tables: [Vec<ObjectId>; Section::ALL.len()],
     /// What the containers hold that were appended or added to.
     growing: IndexMap<ObjectId, Vec<ObjectId>, foldhash::fast::FixedState>,

@@ -7,7 +7,7 @@ use std::process::Command as Process;
 
 use assert_cmd::Command;
 use rehydrate::explain::Explained;
-use rehydrate::{Input, Options, Python, Sharing, explain, graph};
+use rehydrate::{Input, Options, Profile, Python, Sharing, explain, graph};
 use serde_json::Value;
 
 use common::{Example, at_root, examples, text_of};
@@ -228,8 +228,11 @@ fn true_and_false_are_not_equal() {
 fn every_example_that_compiles_is_explained_in_every_format() {
     for example in examples() {
         let Ok(Input::Source(source)) = Input::read(&example.file, Some(example.python)) else { panic!("a source") };
-        for sharing in common::SHARINGS {
-            let options = Options { sharing, ..Options::default() };
+        let profiles = [Profile::Core, Profile::Compact, Profile::Load];
+        for (sharing, profile) in
+            common::SHARINGS.into_iter().flat_map(|sharing| profiles.map(|profile| (sharing, profile)))
+        {
+            let options = Options { sharing, profile, ..Options::default() };
             let Ok(compiled) = rehydrate::compile(&source, options) else { continue };
             let explanation = explain(&source, options).unwrap();
             assert_eq!(explanation.totals.size.bytes, compiled.image.payload_len(), "{}", example.name);

@@ -17,7 +17,7 @@ use rehydrate::common::{self, CommonConst};
 use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
 use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
-use rehydrate::{Image, Initializer, caches, verify, vm};
+use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
 use crate::layout::{AsciiStr, CodeObject};
 use crate::make::{CodeFields, Heads};
@@ -359,6 +359,16 @@ fn through_marshal<'py>(
     let table = of.map(|(bundle, _)| bundle.table()).transpose().map_err(refused)?;
     let verified = verify::verify_with(image.clone(), table.as_ref()).map_err(refused)?;
     let (heap, root) = vm::run(&verified);
+    for code in heap.codes() {
+        // `marshal` looks at none of this.
+        let bytes = |field| match heap[code.object(field)] {
+            Object::Bytes(bytes) => bytes,
+            _ => unreachable!("the verifier says that it is bytes"),
+        };
+        check_sound(heap.python(), bytes(Field::Code))
+            .and_then(|()| check_kinds(bytes(Field::LocalsPlusKinds)))
+            .map_err(PyValueError::new_err)?;
+    }
     let dump = rehydrate::marshal::write(&heap, root).map_err(refused)?;
     let result = py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))?;
     if let Some(filename) = filename
@@ -697,9 +707,9 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let python = self.shared.probed.python;
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
         if !(bytecode.is_quickened && self.shared.probed.readable.accepts(bytecode.bytes)) {
-            check_sound(python, bytecode.bytes)?;
+            check_sound(python, bytecode.bytes).map_err(refuse)?;
         }
-        check_kinds(kinds)?;
+        check_new_kinds(kinds)?;
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let is_direct = DIRECT && code.is_interned && is_small(code);
@@ -930,25 +940,29 @@ fn refuse(why: &'static str) -> Failure {
 
 /// Refuses bytecode that CPython cannot read, compare or free safely.
 #[cold]
-fn check_sound(python: Version, bytecode: &[u8]) -> Outcome {
+fn check_sound(python: Version, bytecode: &[u8]) -> Result<(), &'static str> {
     match caches::is_sound(python, bytecode) {
         true => Ok(()),
-        false => Err(refuse(
-            "bytecode with an instruction that this Python cannot read back, or that ends inside its caches",
-        )),
+        false => Err("bytecode with an instruction that this Python cannot read back, or that ends inside its caches"),
     }
 }
 
 /// Refuses a variable that CPython counts once, and then finds twice: there is no room for it in `co_freevars`.
 #[inline(always)]
-fn check_kinds(kinds: &TableStep<'_, *mut PyObject>) -> Outcome {
-    // An earlier table was looked at when it came first.
-    if !matches!(kinds.origin, TableOrigin::Earlier(_))
-        && kinds.bytes.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0)
-    {
-        return Err(refuse("a variable that is free, and local or a cell"));
+fn check_kinds(kinds: &[u8]) -> Result<(), &'static str> {
+    match kinds.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0) {
+        true => Err("a variable that is free, and local or a cell"),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// As [`check_kinds`]; an earlier table was looked at when it came first.
+#[inline(always)]
+fn check_new_kinds(kinds: &TableStep<'_, *mut PyObject>) -> Outcome {
+    match kinds.origin {
+        TableOrigin::Earlier(_) => Ok(()),
+        _ => check_kinds(kinds.bytes).map_err(refuse),
+    }
 }
 
 unsafe extern "C" {
@@ -1087,9 +1101,9 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             return self.any_code(code);
         }
         if !self.shared.probed.readable.accepts(bytecode.bytes) {
-            check_sound(self.shared.probed.python, bytecode.bytes)?;
+            check_sound(self.shared.probed.python, bytecode.bytes).map_err(refuse)?;
         }
-        check_kinds(kinds)?;
+        check_new_kinds(kinds)?;
         let tables = self.tables(code);
         let made = self.direct(code, tables, bytecode.bytes);
         self.made(made)

@@ -22,7 +22,7 @@ impl Readable {
             // CACHE and RESERVED have none; what a running interpreter specializes has those of what it was.
             *n = if matches!(opcode, 0 | 17) { 1 } else { MOST_UNITS as u8 };
         }
-        // What looks like the counter of a loop, which often stands near the end, is an instruction without caches.
+        // What looks like this counter, which often stands near the end in 3.14, is an instruction without caches.
         if let Some([opcode, _]) = VERSION.counter.map(u16::to_le_bytes) {
             reach[usize::from(opcode)] = 1;
         }

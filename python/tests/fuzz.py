@@ -1,6 +1,6 @@
 """Loads damaged and made-up streams; whatever they are, the interpreter goes on.
 
-    python fuzz.py [--runs 100000] [--seed 0] [--only NUMBER]
+    python fuzz.py [--runs 100000] [--seed 0] [--path direct|constructor|marshal] [--only NUMBER]
 
 Each stream is loaded, every field of what it builds is read (nothing is executed), and it is freed. That happens in a child
 process, which says beforehand which stream comes next; if it crashes or hangs, the stream is named, written to a file, and
@@ -198,11 +198,13 @@ def work(seed, numbers):
     print(json.dumps({"loaded": loaded, "wrong": wrong, "grown": grown}), flush=True)
 
 
-def run(runs, seed, first=0, report=print):
-    """Does `runs` streams in children, and gives what went wrong: a line each."""
+def run(runs, seed, first=0, path=None, report=print):
+    """Does `runs` streams in children, by the way that `path` names, and gives what went wrong: a line each."""
     wrong, at, end, loaded = [], first, first + runs, 0
     while at < end:
         command = [sys.executable, __file__, "--child", "--seed", str(seed), "--first", str(at), "--runs", str(end - at)]
+        if path:
+            command += ["--path", path]
         with tempfile.TemporaryFile("w+") as said:
             child = subprocess.Popen([*command], stdout=said, stderr=subprocess.PIPE, text=True)
             status = _wait(child, said)
@@ -220,10 +222,10 @@ def run(runs, seed, first=0, report=print):
             break
         number = int(last) if last.isdigit() else at
         how, stream = Damage(seed).stream(number)
-        path = os.path.join(tempfile.gettempdir(), f"rehydrate-fuzz-{sys.implementation.cache_tag}-{seed}-{number}.stream")
-        with open(path, "wb") as file:
+        kept = os.path.join(tempfile.gettempdir(), f"rehydrate-fuzz-{sys.implementation.cache_tag}-{seed}-{number}.stream")
+        with open(kept, "wb") as file:
             file.write(stream)
-        wrong.append(f"stream {number} ({how}), now in {path}: exit status {status}\n{complaint[-2000:]}")
+        wrong.append(f"stream {number} ({how}), now in {kept}: exit status {status}\n{complaint[-2000:]}")
         report(wrong[-1])
         at = number + 1
     report(f"{runs} streams of seed {seed}: {loaded} loaded, {len(wrong)} went wrong")
@@ -249,16 +251,18 @@ def main():
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--path", choices=["direct", "constructor", "marshal"], help="make code objects so")
     parser.add_argument("--only", type=int, help="do this one stream, here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    _native._force_path(given.path)
     if given.only is not None:
         work(given.seed, [given.only])
         return 0
     if given.child:
         work(given.seed, range(given.first, given.first + given.runs))
         return 0
-    wrong = run(given.runs, given.seed, given.first)
+    wrong = run(given.runs, given.seed, given.first, given.path)
     print("\n".join(wrong))
     return 1 if wrong else 0
 

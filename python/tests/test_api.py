@@ -234,6 +234,53 @@ class Refusals(unittest.TestCase):
                     with self.assertRaisesRegex(ValueError, why):
                         rehydrate.load(path)
 
+    def test_code_objects_share_tables_however_they_are_made(self):
+        """One whose stack is too large for MAKE_FULL_CODE is made by MAKE_CODE; they name each other's tables."""
+        small = function.__code__
+        large = small.replace(co_stacksize=1 << 16)
+        for codes in (small, large), (large, small), (small, small.replace(co_name="other"), large):
+            for sharing in SHARINGS:
+                stream = rehydrate.dumps(codes, sharing=sharing)
+                self.assertIn("MAKE_CODE", rehydrate.disassemble(stream))
+                self.assertIn("MAKE_FULL_CODE", rehydrate.disassemble(stream))
+                self.assertEqual(_native.assemble(rehydrate.disassemble(stream)), stream)
+                self.addCleanup(_native._force_path)
+                for path in ("direct", "constructor", "marshal"):
+                    with self.subTest(sharing=sharing, path=path):
+                        _native._force_path(path)
+                        for made, code in zip(rehydrate.loads(stream), codes, strict=True):
+                            self.assertIsNone(difference(code, made))
+
+    def test_what_is_left_to_marshal_is_looked_at(self):
+        """A code object that the constructor makes another has all of its stream read by marshal, which looks at no bytecode."""
+
+        def code(kinds, bytecode):
+            return f"""
+                BUILD_TUPLE 0
+                BUILD_TUPLE 0
+                MAKE_STRING 'n x'
+                BUILD_TUPLE 1
+                MAKE_STRING 'a name'
+                COPY 1
+                COPY 1
+                MAKE_CODE
+                .numbers co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize=2 co_flags=0 co_firstlineno=1
+                .co_code {bytecode}
+                .co_localspluskinds {kinds}
+                .co_linetable empty
+                .co_exceptiontable empty
+                """
+
+        def built(second):
+            listing = f".magic {struct.unpack('<H', OWN_MAGIC)[0]}\n{code('1f', plain)}{second}BUILD_TUPLE 2\nRETURN_VALUE\n"
+            return _native._build(_native.assemble(listing))
+
+        plain = (lambda: None).__code__.co_code.hex()
+        self.assertEqual([each.co_code.hex() for each in built(code("20", plain))], [plain] * 2)
+        for kinds, bytecode, why in ("20", f"{plain}fe00", "cannot read back"), ("a0", plain, "a variable that is free, and local"):
+            with self.subTest(why), self.assertRaisesRegex(ValueError, why):
+                built(code(kinds, bytecode))
+
     def test_streams_of_other_pythons_can_be_looked_into(self):
         # ("some text", 2.5) of Python 3.6.
         stream = bytes.fromhex("5059492e0301330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")

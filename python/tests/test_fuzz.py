@@ -9,7 +9,9 @@ import fuzz
 
 class Fuzz(unittest.TestCase):
     def test_damaged_streams(self):
-        self.assertEqual(fuzz.run(2000, seed=1, report=lambda line: None), [])
+        for path, runs in ((None, 2000), ("constructor", 1000), ("marshal", 500)):
+            with self.subTest(path=path):
+                self.assertEqual(fuzz.run(runs, seed=1, path=path, report=lambda line: None), [])
 
     def test_of_each_kind_of_damage_some_streams_load(self):
         damage = fuzz.Damage(1)

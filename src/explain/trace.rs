@@ -48,9 +48,9 @@ pub struct References {
     pub instructions: usize,
     /// How many of these need EXTENDED_ARG.
     pub extended: usize,
-    /// In the data of BUILD_TUPLE_FROM and MAKE_CODE.
+    /// In the data of instructions that say where their operands come from.
     pub data: usize,
-    /// How many of these take more than a byte.
+    /// How many of these are varints of more than a byte.
     pub long: usize,
 }
 

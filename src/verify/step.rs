@@ -269,9 +269,9 @@ pub struct TableStep<'s, O> {
 /// Where a table comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableOrigin<O> {
-    /// It stands in its section, and no other code object has it.
+    /// It stands in its section, and has no number.
     Once,
-    /// It stands in its section, here for the first time. These are numbered by section, in order.
+    /// It stands in its section, here for the first time, and is numbered: section by section, in order.
     Numbered,
     /// The table of this number in its section, again.
     Earlier(usize),
