@@ -222,7 +222,7 @@ class Bundles(Project):
             with unittest.mock.patch.object(rehydrate._hook, "_state", dict(rehydrate._hook._state, warning="none")):
                 for name in names:
                     spec = bundle.find_spec(name, self.around(name))
-                    if spec is not None and os.path.exists(spec.loader.path):
+                    if spec is not None and os.path.isfile(spec.loader.path):
                         code = spec.loader.get_code(name)
                         self.assertEqual(type(code).__name__, "code")
             if bundle.hits < len(names):
