@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import support
@@ -28,14 +29,16 @@ print(json.dumps([status["path"], status["reason"], is_equal, hook["hits"] + hoo
 @unittest.skipIf(sys.version_info < (3, 13), "the interpreter has no table of its layout")
 class Offsets(unittest.TestCase):
     def doctored(self, at, value):
-        process = subprocess.run(
-            [sys.executable, "-c", DOCTORED, str(at), str(value)],
-            env=support.CLEAN | {"PYTHONPATH": str(support.PACKAGE)},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
+        # What the hook writes stays out of the interpreter's own folders, and what others wrote there is not read.
+        with tempfile.TemporaryDirectory() as folder:
+            process = subprocess.run(
+                [sys.executable, "-c", DOCTORED, str(at), str(value)],
+                env=support.CLEAN | {"PYTHONPATH": str(support.PACKAGE), "PYTHONPYCACHEPREFIX": folder},
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            )
         return json.loads(process.stdout)
 
     def test_the_table_is_what_is_known(self):
