@@ -177,7 +177,7 @@ impl<'v> Data<'v> {
         let mut counts = CodeCounts { numbers: [0; _], tables: [(Table::Inline(0), false); _] };
         if op == Op::MakeFullCode {
             let full = self.full_code()?;
-            counts.numbers[..6].copy_from_slice(&full.numbers());
+            counts.numbers[..layout.numbers.len()].copy_from_slice(&full.numbers());
             for ((table, field), number) in counts.tables.iter_mut().zip(&layout.tables).zip(full.tables) {
                 *table = Table::of_full(number, *field == Field::Code);
             }
@@ -226,7 +226,7 @@ impl<'v> Data<'v> {
                 operands.extend(references.iter().rev().map(|reference| u32::from(*reference).checked_sub(1)));
             }
             Op::MakeFullCode => {
-                operands.extend(self.slots()?.map(|slot| Some(u32::from(slot)).filter(|_| slot != ON_STACK)))
+                operands.extend(self.slots()?.map(|slot| (slot != ON_STACK).then_some(u32::from(slot))));
             }
             Op::MakeCode => {
                 for at in 0..python.layout().operands.len() {

@@ -200,6 +200,8 @@ pub enum Pops {
     PerOparg(u32),
     /// What the version's MAKE_CODE takes, less what it copies.
     Code,
+    /// What MAKE_FULL_CODE takes, less what it copies.
+    FullCode,
     /// As many as have the number 0 in [`Section::References`].
     References,
 }
@@ -386,7 +388,7 @@ instructions! {
         "As MAKE_STRINGS, of str that code objects use as names, with their hashes";
     0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
         "As MAKE_NAMES, of constants that look like names, and of names of code objects";
-    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Slots) Pops::Code => 1, Own,
+    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Slots) Pops::FullCode => 1, Own,
         "As MAKE_CODE, of numbers of fixed size, with bytecode as CPython holds it, or without its caches";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
         "Ends with the top as the result; what lies below is dropped";
@@ -453,7 +455,9 @@ impl Instruction {
         match self.op.info().pops {
             Pops::Fixed(n) => u64::from(n),
             Pops::PerOparg(n) => u64::from(n) * u64::from(self.oparg),
-            Pops::Code | Pops::References => operands.iter().filter(|operand| operand.is_none()).count() as u64,
+            Pops::Code | Pops::FullCode | Pops::References => {
+                operands.iter().filter(|operand| operand.is_none()).count() as u64
+            }
         }
     }
 

@@ -107,6 +107,38 @@ impl<O: Copy> Slot<O> {
     }
 }
 
+/// Where an operand of a code object comes from.
+#[derive(Debug, Clone, Copy)]
+struct OperandOrigin {
+    /// From the top of what is left of the stack.
+    is_taken: bool,
+    /// Otherwise it is copied from this slot.
+    slot: u32,
+}
+
+/// The operands of a code object.
+struct Operands<O, const N: usize> {
+    objects: [O; N],
+    values: [Value; N],
+    /// Where those begin that are taken from the stack.
+    base: usize,
+    /// By bit: to which of the others there are new references.
+    retained: u32,
+}
+
+impl<O: Copy, const N: usize> Operands<O, N> {
+    /// Those to which there are new references.
+    #[inline(always)]
+    fn retained(&self) -> impl Iterator<Item = O> {
+        let mut left = self.retained;
+        std::iter::from_fn(move || {
+            let bit = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            self.objects.get(bit as usize).copied()
+        })
+    }
+}
+
 /// What is known of a value on the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Value {
@@ -139,8 +171,6 @@ const UNTRACKED: u16 = 0x800;
 const STALE: u16 = 0x1000;
 /// It is a dict that stands nowhere else, of which a frozendict would have a hash.
 const FREEZABLE: u16 = 0x2000;
-/// It holds nothing.
-const LEAF: u16 = 0x4000;
 /// It is never freed, and nobody counts references to it.
 const IMMORTAL: u16 = 0x8000;
 
@@ -184,7 +214,7 @@ enum Bytecode<'v> {
 impl Value {
     /// A value that holds none, with these traits too.
     const fn leaf(traits: u16) -> Self {
-        Self { traits: traits | HASHABLE | SETTLED | UNTRACKED | STALE | LEAF, depth: 0, len: 0 }
+        Self { traits: traits | HASHABLE | SETTLED | UNTRACKED | STALE, depth: 0, len: 0 }
     }
 
     #[inline]
@@ -648,73 +678,29 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    /// Finds the operands of a code object: those that its mask names are copied. Where those begin that are taken, and, by
-    /// bit, to which of the others there are new references.
+    /// Finds the operands of a code object. Which are taken, and which are copied, is anyone's guess, so nothing branches on it.
     #[inline(always)]
-    fn operands(
+    fn operands<const N: usize>(
         &mut self,
         instruction: Instruction,
-        objects: &mut [E::Object],
-        values: &mut [Value],
-    ) -> Result<(usize, u32)> {
-        let (height, mask) = (self.stack.len(), instruction.oparg);
-        let n_taken = objects.len() - mask.count_ones() as usize;
-        let Some(base) = height.checked_sub(n_taken) else { return Err(self.underflow(instruction, n_taken as u64)) };
-        let references = *self.data.rest(Section::References);
-        let (mut at, mut taken, mut retained) = (0, base, 0);
-        // Object and value are read one by one, as they were written: to read both at once would wait for the writing.
-        for bit in 0..objects.len() {
-            if mask >> bit & 1 == 0 {
-                (objects[bit], values[bit]) = (self.stack[taken].object, self.stack[taken].value);
-                taken += 1;
-                continue;
-            }
-            let Some((slot, after)) = varint::next(references, at) else {
-                Self::release(objects, retained);
-                return Err(self.data.bad_varint(Section::References));
-            };
-            let Some(found) = self.stack.get(slot as usize) else {
-                Self::release(objects, retained);
-                return Err(self.underflow(instruction, u64::from(slot) + 1));
-            };
-            (objects[bit], values[bit], at) = (found.object, found.value, after);
-            if !values[bit].has(IMMORTAL) {
-                E::retain(objects[bit]);
-                retained |= 1 << bit;
-            }
-        }
-        *self.data.rest(Section::References) = &references[at..];
-        Ok((base, retained))
-    }
-
-    /// As [`Self::operands`], of MAKE_FULL_CODE. Which are taken, and which are copied, is anyone's guess, so nothing branches on it.
-    #[inline(always)]
-    fn full_operands(
-        &mut self,
-        instruction: Instruction,
-        slots: [u16; N_OPERANDS],
-        objects: &mut [E::Object; N_OPERANDS],
-        values: &mut [Value; N_OPERANDS],
-    ) -> Result<(usize, u32)> {
-        let is_taken = slots.map(|slot| slot == ON_STACK);
-        let n_taken = is_taken.iter().map(|is_taken| usize::from(*is_taken)).sum::<usize>();
+        origins: [OperandOrigin; N],
+    ) -> Result<Operands<E::Object, N>> {
+        let n_taken = origins.iter().map(|origin| usize::from(origin.is_taken)).sum::<usize>();
         let Some(base) = self.stack.len().checked_sub(n_taken) else {
             return Err(self.underflow(instruction, n_taken as u64));
         };
-        let (mut taken, mut retained) = (base, 0);
-        for bit in 0..N_OPERANDS {
-            let at = select_unpredictable(is_taken[bit], taken, usize::from(slots[bit]));
-            taken += usize::from(is_taken[bit]);
+        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1)) };
+        let mut operands = Operands { objects: [any.object; N], values: [any.value; N], base, retained: 0 };
+        let mut taken = base;
+        for (bit, OperandOrigin { is_taken, slot }) in origins.into_iter().enumerate() {
+            let at = select_unpredictable(is_taken, taken, slot as usize);
+            taken += usize::from(is_taken);
             let Some(found) = self.stack.get(at) else { return Err(self.underflow(instruction, at as u64 + 1)) };
-            (objects[bit], values[bit]) = (found.object, found.value);
-            retained |= u32::from(!is_taken[bit] & !found.value.has(IMMORTAL)) << bit;
+            (operands.objects[bit], operands.values[bit]) = (found.object, found.value);
+            operands.retained |= u32::from(!is_taken & !found.value.has(IMMORTAL)) << bit;
         }
-        let mut left = retained;
-        while left != 0 {
-            E::retain(objects[left.trailing_zeros() as usize]);
-            left &= left - 1;
-        }
-        Ok((base, retained))
+        operands.retained().for_each(E::retain);
+        Ok(operands)
     }
 
     /// The operand's own range.
@@ -803,6 +789,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     }
 
     /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
+    #[inline(never)]
     fn strings(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         let Instruction { op, oparg } = instruction;
         if oparg == 0 || oparg > MAX_OPARG {
@@ -902,12 +889,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if instruction.oparg != 0 || self.python.first_traceable(&[]).is_none() {
             self.check_operand(instruction)?;
         }
-        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
         let (slots, full) = (self.data.slots()?, self.data.full_code()?);
-        let (mut objects, mut values) = ([any.object; N_OPERANDS], [any.value; N_OPERANDS]);
-        let (base, retained) = self.full_operands(instruction, slots, &mut objects, &mut values)?;
-        let made = self.full_code_of(instruction, full, &objects, &values);
-        self.push_code(made, base, &objects, retained)
+        let origins = slots.map(|slot| OperandOrigin { is_taken: slot == ON_STACK, slot: u32::from(slot) });
+        let operands = self.operands(instruction, origins)?;
+        let made = self.full_code_of(instruction, full, &operands);
+        self.push_code(made, &operands)
     }
 
     #[inline(always)]
@@ -915,14 +901,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         &mut self,
         instruction: Instruction,
         full: FullCode,
-        objects: &[E::Object; N_OPERANDS],
-        values: &[Value; N_OPERANDS],
+        operands: &Operands<E::Object, N_OPERANDS>,
     ) -> Outcome<'v, E, (E::Object, Value)> {
         let (op, python) = (instruction.op, self.python);
-        let &[names, consts, variables, name, qualname, filename] = values;
+        let [names, consts, variables, name, qualname, filename] = operands.values;
         let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
         if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
-            return Err(self.wrong_operands(values).into());
+            return Err(self.wrong_operands(&operands.values).into());
         }
         if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
@@ -966,22 +951,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let tables = [bytecode, kinds, line_table, exception_table];
         let step = Checked::new(CodeStep {
             numbers: &numbers,
-            operands: objects,
+            operands: &operands.objects,
             tables: &tables,
             derived: [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()],
             is_interned,
         });
         Ok((self.executor.code(&step)?, code_value(consts)))
-    }
-
-    /// Gives up references to operands.
-    #[cold]
-    fn release(objects: &[E::Object], retained: u32) {
-        for (bit, object) in objects.iter().enumerate() {
-            if retained >> bit & 1 != 0 {
-                E::release(*object);
-            }
-        }
     }
 
     /// How many variables of each kind there are. Most tables of kinds stand there again and again.
@@ -1012,33 +987,34 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    #[inline(always)]
     fn code_with<const N: usize>(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
-        let (mut objects, mut values) = ([any.object; N], [any.value; N]);
-        let (base, retained) = self.operands(instruction, &mut objects, &mut values)?;
-        let made = self.code_of(instruction, &objects, &values);
-        self.push_code(made, base, &objects, retained)
+        let mut origins = [OperandOrigin { is_taken: true, slot: 0 }; N];
+        for (bit, origin) in origins.iter_mut().enumerate() {
+            if instruction.oparg >> bit & 1 != 0 {
+                *origin = OperandOrigin { is_taken: false, slot: self.data.reference()? };
+            }
+        }
+        let operands = self.operands(instruction, origins)?;
+        let made = self.code_of(instruction, &operands.objects, &operands.values);
+        self.push_code(made, &operands)
     }
 
-    /// Pushes a code object that was made of what stood from `base` on, or gives up the references that were made to others.
+    /// Pushes a code object that was made of operands, or gives up the references that were made to them.
     #[inline(always)]
-    fn push_code(
+    fn push_code<const N: usize>(
         &mut self,
         made: Outcome<'v, E, (E::Object, Value)>,
-        base: usize,
-        operands: &[E::Object],
-        retained: u32,
+        operands: &Operands<E::Object, N>,
     ) -> Outcome<'v, E> {
         match made {
             Ok((object, value)) => {
-                self.count(0, operands.len());
-                self.taken(base);
+                self.count(0, N);
+                self.taken(operands.base);
                 self.push(object, value);
                 Ok(())
             }
             Err(error) => {
-                Self::release(operands, retained);
+                operands.retained().for_each(E::release);
                 Err(error)
             }
         }
