@@ -11,23 +11,27 @@
 //! - The stack's greatest height is the one stated, and the last instruction is the only one that ends.
 //! - What is taken from the table of a bundle is in that table, which was verified before.
 
+mod code;
 mod commons;
 mod step;
+mod value;
 
 pub use commons::{CommonTable, Commons, execute_table, verify_table};
-use step::next_reference;
 pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 
-use std::hint::select_unpredictable;
+use code::Bytecode;
+use step::next_reference;
+use value::{
+    BYTES, CODE, DICT, FLOAT, FREEZABLE, HASHABLE, LIST, SETTLED, STALE, Slot, TUPLE, Traits, UNTRACKED, Value, tuple,
+};
 
-use crate::caches::{self, has_caches};
 use crate::common;
-use crate::data::{Data, FullCode, MAX_TABLES, N_SLOTS, ON_STACK};
+use crate::data::Data;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
-use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section, Table};
-use crate::python::{Field, FieldKind, Layout, Python, count_kinds};
+use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section};
+use crate::python::{Layout, Python};
 use crate::varint;
 
 /// An image that [`verify`] accepted: the only kind that can be executed or listed.
@@ -79,181 +83,6 @@ impl<'a> Verified<'a> {
 
     pub(crate) fn n_items(&self) -> usize {
         self.n_items
-    }
-}
-
-/// A place on the stack.
-#[derive(Debug, Clone, Copy)]
-struct Slot<O> {
-    object: O,
-    value: Value,
-}
-
-impl<O: Copy> Slot<O> {
-    /// Makes another reference, if references are counted.
-    #[inline(always)]
-    fn retain<'v, E: Executor<'v, Object = O>>(&self) {
-        if !self.value.has(IMMORTAL) {
-            E::retain(self.object);
-        }
-    }
-
-    /// Gives one up, if they are counted.
-    #[inline(always)]
-    fn release<'v, E: Executor<'v, Object = O>>(&self) {
-        if !self.value.has(IMMORTAL) {
-            E::release(self.object);
-        }
-    }
-}
-
-/// Where an operand of a code object comes from.
-#[derive(Debug, Clone, Copy)]
-struct OperandOrigin {
-    /// From the top of what is left of the stack.
-    is_taken: bool,
-    /// Otherwise it is copied from this slot.
-    slot: u32,
-}
-
-/// The operands of a code object.
-struct Operands<O, const N: usize> {
-    objects: [O; N],
-    values: [Value; N],
-    /// Where those begin that are taken from the stack.
-    base: usize,
-    /// By bit: to which of the others there are new references.
-    retained: u32,
-}
-
-impl<O: Copy, const N: usize> Operands<O, N> {
-    /// Those to which there are new references.
-    #[inline(always)]
-    fn retained(&self) -> impl Iterator<Item = O> {
-        let mut left = self.retained;
-        std::iter::from_fn(move || {
-            let bit = left.trailing_zeros();
-            left &= left.wrapping_sub(1);
-            self.objects.get(bit as usize).copied()
-        })
-    }
-}
-
-/// What is known of a value on the stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Value {
-    traits: u16,
-    /// How deep it nests, or more than can be counted.
-    depth: u16,
-    /// Length of a tuple; of bytes, where [`Verifier::bytes`] has them.
-    len: u32,
-}
-
-/// What a value is: one of these, or none.
-const STR: u16 = 1;
-const BYTES: u16 = 2;
-const FLOAT: u16 = 4;
-const TUPLE: u16 = 8;
-const LIST: u16 = 0x10;
-const DICT: u16 = 0x20;
-const CODE: u16 = 0x40;
-/// It is a tuple whose items are all str.
-const NAMES: u16 = 0x80;
-/// It has a hash.
-const HASHABLE: u16 = 0x100;
-/// It is an interned str, or a tuple of such.
-const INTERNED: u16 = 0x200;
-/// As a constant, it holds no str that CPython's constructor of code objects would intern and that is not interned.
-const SETTLED: u16 = 0x400;
-/// The collector of cycles does not track it, nor what it holds.
-const UNTRACKED: u16 = 0x800;
-/// It is no dict that stands nowhere else. A copy makes any dict such.
-const STALE: u16 = 0x1000;
-/// It is a dict that stands nowhere else, of which a frozendict would have a hash.
-const FREEZABLE: u16 = 0x2000;
-/// It is never freed, and nobody counts references to it.
-const IMMORTAL: u16 = 0x8000;
-
-/// What every one of some values has, and how deep they nest.
-#[derive(Debug, Clone, Copy)]
-struct Traits {
-    all: u16,
-    depth: u16,
-}
-
-impl Traits {
-    const OF_NONE: Self = Self { all: !0, depth: 0 };
-
-    fn of<O: Copy>(slots: &[Slot<O>]) -> Self {
-        slots.iter().fold(Self::OF_NONE, |traits, slot| traits.and(slot.value))
-    }
-
-    #[inline(always)]
-    fn and(self, value: Value) -> Self {
-        Self { all: self.all & value.traits, depth: self.depth.max(value.depth) }
-    }
-
-    /// What holds the values: it has the traits of `own`, as far as all of them have those that are `inherited`.
-    #[inline(always)]
-    fn holder(self, own: u16, inherited: u16) -> Value {
-        Value { traits: own & (self.all | !inherited), depth: self.depth.saturating_add(1), len: 0 }
-    }
-}
-
-/// Where bytecode is.
-#[derive(Debug, Clone, Copy)]
-enum Bytecode<'v> {
-    /// In the image, as it stands in marshal.
-    Plain(&'v [u8]),
-    /// In the image, as CPython holds it.
-    Quickened(&'v [u8]),
-    /// In [`Verifier::restored`], as it stands in marshal.
-    Restored(usize, usize),
-}
-
-impl Value {
-    /// A value that holds none, with these traits too.
-    const fn leaf(traits: u16) -> Self {
-        Self { traits: traits | HASHABLE | SETTLED | UNTRACKED | STALE, depth: 0, len: 0 }
-    }
-
-    #[inline]
-    fn str(is_interned: bool, is_settled: bool) -> Self {
-        let value = Self::leaf(STR | if is_interned { INTERNED } else { 0 });
-        Self { traits: value.traits & if is_settled { !0 } else { !SETTLED }, ..value }
-    }
-
-    /// The same, of an object that is immortal, or of one that is not.
-    #[inline]
-    fn immortal(self, is_immortal: bool) -> Self {
-        Self { traits: self.traits & !IMMORTAL | if is_immortal { IMMORTAL } else { 0 }, ..self }
-    }
-
-    #[inline]
-    fn has(self, traits: u16) -> bool {
-        self.traits & traits == traits
-    }
-
-    /// A dict that something else holds, or that grows, is none to make a frozendict of.
-    #[inline]
-    fn share(&mut self) {
-        if !self.has(STALE) {
-            self.traits = self.traits & !FREEZABLE | STALE;
-        }
-    }
-
-    fn name(self) -> &'static str {
-        let names = [
-            (STR, "a str"),
-            (BYTES, "bytes"),
-            (FLOAT, "a float"),
-            (NAMES, "a tuple of str"),
-            (TUPLE, "a tuple with other items"),
-            (LIST, "a list"),
-            (DICT, "a dict"),
-            (CODE, "a code object"),
-        ];
-        names.into_iter().find(|(traits, _)| self.has(*traits)).map_or("another object", |(_, name)| name)
     }
 }
 
@@ -678,31 +507,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    /// Finds the operands of a code object. Which are taken, and which are copied, is anyone's guess, so nothing branches on it.
-    #[inline(always)]
-    fn operands<const N: usize>(
-        &mut self,
-        instruction: Instruction,
-        origins: [OperandOrigin; N],
-    ) -> Result<Operands<E::Object, N>> {
-        let n_taken = origins.iter().map(|origin| usize::from(origin.is_taken)).sum::<usize>();
-        let Some(base) = self.stack.len().checked_sub(n_taken) else {
-            return Err(self.underflow(instruction, n_taken as u64));
-        };
-        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1)) };
-        let mut operands = Operands { objects: [any.object; N], values: [any.value; N], base, retained: 0 };
-        let mut taken = base;
-        for (bit, OperandOrigin { is_taken, slot }) in origins.into_iter().enumerate() {
-            let at = select_unpredictable(is_taken, taken, slot as usize);
-            taken += usize::from(is_taken);
-            let Some(found) = self.stack.get(at) else { return Err(self.underflow(instruction, at as u64 + 1)) };
-            (operands.objects[bit], operands.values[bit]) = (found.object, found.value);
-            operands.retained |= u32::from(!is_taken & !found.value.has(IMMORTAL)) << bit;
-        }
-        operands.retained().for_each(E::retain);
-        Ok(operands)
-    }
-
     /// The operand's own range.
     fn check_operand(&self, instruction: Instruction) -> Result<()> {
         let Instruction { op, oparg } = instruction;
@@ -883,326 +687,6 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if fits { Ok(value) } else { Err(self.wrong(instruction, "an operand has another type")) }
     }
 
-    /// MAKE_FULL_CODE: as MAKE_CODE, of the one layout of the versions that have it.
-    #[inline(always)]
-    fn full_code(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        if instruction.oparg != 0 || self.python.first_traceable(&[]).is_none() {
-            self.check_operand(instruction)?;
-        }
-        let (slots, full) = (self.data.slots()?, self.data.full_code()?);
-        let origins = slots.map(|slot| OperandOrigin { is_taken: slot == ON_STACK, slot: u32::from(slot) });
-        let operands = self.operands(instruction, origins)?;
-        let made = self.full_code_of(instruction, full, &operands);
-        self.push_code(made, &operands)
-    }
-
-    #[inline(always)]
-    fn full_code_of(
-        &mut self,
-        instruction: Instruction,
-        full: FullCode,
-        operands: &Operands<E::Object, N_OPERANDS>,
-    ) -> Outcome<'v, E, (E::Object, Value)> {
-        let (op, python) = (instruction.op, self.python);
-        let [names, consts, variables, name, qualname, filename] = operands.values;
-        let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
-        if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
-            return Err(self.wrong_operands(&operands.values).into());
-        }
-        if consts.depth > E::MAX_DEPTH {
-            return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
-        }
-        let texts = if python.interns_code_names() { texts } else { INTERNED };
-        let is_interned = tuples & texts & INTERNED != 0 && consts.traits & SETTLED != 0;
-        let [code, kinds, line_table, exception_table] = full.tables;
-        let (bytecode, origin) = self.bytecode(op, Table::of_full(code, true))?;
-        let kinds = self.table(op, Section::Kinds, Table::of_full(kinds, false))?;
-        let line_table = self.table(op, Section::LineTables, Table::of_full(line_table, false))?;
-        let exception_table = self.table(op, Section::ExceptionTables, Table::of_full(exception_table, false))?;
-        let [n_locals, n_cells, n_free] = self.count_kinds(&kinds);
-        let (bytes, is_quickened) = match bytecode {
-            Bytecode::Plain(bytes) => (bytes, false),
-            Bytecode::Quickened(bytes) => (bytes, true),
-            Bytecode::Restored(start, end) => (&self.restored[start..end], false),
-        };
-        let mut numbers = [0; Field::COUNT];
-        let fields = [
-            Field::ArgCount,
-            Field::PosOnlyArgCount,
-            Field::KwOnlyArgCount,
-            Field::StackSize,
-            Field::Flags,
-            Field::FirstLineNo,
-        ];
-        for (field, number) in fields.into_iter().zip(full.numbers()) {
-            numbers[field as usize] = number;
-        }
-        let number = |field: Field| numbers[field as usize];
-        let len = |field: Field| match field {
-            Field::Code => bytes.len(),
-            Field::LocalsPlusNames => variables.len as usize,
-            _ => kinds.bytes.len(),
-        };
-        let refused = python.refuses_code(number, len);
-        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_locals as usize)) {
-            return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
-        }
-        let bytecode = TableStep { bytes, origin, is_quickened };
-        let tables = [bytecode, kinds, line_table, exception_table];
-        let step = Checked::new(CodeStep {
-            numbers: &numbers,
-            operands: &operands.objects,
-            tables: &tables,
-            derived: [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()],
-            is_interned,
-        });
-        Ok((self.executor.code(&step)?, code_value(consts)))
-    }
-
-    /// How many variables of each kind there are. Most tables of kinds stand there again and again.
-    #[inline(always)]
-    fn count_kinds(&mut self, kinds: &TableStep<'_, E::Object>) -> [u32; 3] {
-        match kinds.origin {
-            TableOrigin::Earlier(number) => match self.kind_counts.get(number) {
-                Some(Some(counts)) => *counts,
-                _ => self.count_kinds_of(number, kinds.bytes),
-            },
-            _ => count_kinds(kinds.bytes),
-        }
-    }
-
-    #[cold]
-    fn count_kinds_of(&mut self, number: usize, kinds: &[u8]) -> [u32; 3] {
-        if self.kind_counts.len() <= number {
-            self.kind_counts.resize(number + 1, None);
-        }
-        *self.kind_counts[number].insert(count_kinds(kinds))
-    }
-
-    /// MAKE_CODE.
-    fn code(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        match self.layout.operands.len() {
-            N_OPERANDS => self.code_with::<N_OPERANDS>(instruction),
-            _ => self.code_with::<N_OLD_OPERANDS>(instruction),
-        }
-    }
-
-    fn code_with<const N: usize>(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        let mut origins = [OperandOrigin { is_taken: true, slot: 0 }; N];
-        for (bit, origin) in origins.iter_mut().enumerate() {
-            if instruction.oparg >> bit & 1 != 0 {
-                *origin = OperandOrigin { is_taken: false, slot: self.data.reference()? };
-            }
-        }
-        let operands = self.operands(instruction, origins)?;
-        let made = self.code_of(instruction, &operands.objects, &operands.values);
-        self.push_code(made, &operands)
-    }
-
-    /// Pushes a code object that was made of operands, or gives up the references that were made to them.
-    #[inline(always)]
-    fn push_code<const N: usize>(
-        &mut self,
-        made: Outcome<'v, E, (E::Object, Value)>,
-        operands: &Operands<E::Object, N>,
-    ) -> Outcome<'v, E> {
-        match made {
-            Ok((object, value)) => {
-                self.count(0, N);
-                self.taken(operands.base);
-                self.push(object, value);
-                Ok(())
-            }
-            Err(error) => {
-                operands.retained().for_each(E::release);
-                Err(error)
-            }
-        }
-    }
-
-    /// The code object of MAKE_CODE.
-    fn code_of(
-        &mut self,
-        instruction: Instruction,
-        objects: &[E::Object],
-        values: &[Value],
-    ) -> Outcome<'v, E, (E::Object, Value)> {
-        let (python, layout) = (self.python, self.layout);
-        if self.operand_traits.is_empty() {
-            self.operand_traits = operand_traits(python);
-        }
-        let mut lens = [0; Field::COUNT];
-        let (mut consts, mut not_interned) = (Value::leaf(0), 0);
-        for ((&field, &value), &(needed, interned)) in layout.operands.iter().zip(values).zip(&self.operand_traits) {
-            if !value.has(needed) {
-                return Err(self.wrong_operand(field, value).into());
-            }
-            not_interned |= interned & !value.traits;
-            match field {
-                Field::Consts => consts = value,
-                Field::LocalsPlusNames | Field::VarNames => lens[field as usize] = value.len as usize,
-                _ => {}
-            }
-        }
-        if consts.depth > E::MAX_DEPTH {
-            return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
-        }
-        let mut numbers = [0; Field::COUNT];
-        for field in &layout.numbers {
-            numbers[*field as usize] = self.data.count()?.cast_signed();
-        }
-        let nothing = TableStep { bytes: &[], origin: TableOrigin::Once, is_quickened: false };
-        let (mut tables, mut bytecode) = ([nothing; MAX_TABLES], Bytecode::Plain(&[]));
-        let mut kinds: &[u8] = &[];
-        for (&field, table) in layout.tables.iter().zip(&mut tables) {
-            let number = self.data.count()?;
-            if field == Field::Code {
-                let stands = Table::of(number, has_caches(python));
-                (bytecode, table.origin) = self.bytecode(instruction.op, stands)?;
-                continue;
-            }
-            *table = self.table(instruction.op, Section::of_table(field), Table::of(number, false))?;
-            lens[field as usize] = table.bytes.len();
-            if field == Field::LocalsPlusKinds {
-                kinds = table.bytes;
-            }
-        }
-        // Of all versions the first table.
-        tables[0].bytes = match bytecode {
-            Bytecode::Plain(bytes) | Bytecode::Quickened(bytes) => bytes,
-            Bytecode::Restored(start, end) => &self.restored[start..end],
-        };
-        lens[Field::Code as usize] = tables[0].bytes.len();
-        let [n_locals, n_cells, n_free] = count_kinds(kinds);
-        let number = |field: Field| numbers[field as usize];
-        let refused = python.refuses_code(number, |field| lens[field as usize]);
-        let n_all_locals = lens[Field::VarNames as usize] + n_locals as usize;
-        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_all_locals)) {
-            return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
-        }
-        let step = Checked::new(CodeStep {
-            numbers: &numbers,
-            operands: objects,
-            tables: &tables[..layout.tables.len()],
-            derived: [n_locals, n_cells, n_free, python.first_traceable(tables[0].bytes).unwrap_or_default()],
-            is_interned: not_interned == 0,
-        });
-        Ok((self.executor.code(&step)?, code_value(consts)))
-    }
-
-    /// Which of the operands of MAKE_FULL_CODE has another type.
-    #[cold]
-    fn wrong_operands(&self, values: &[Value]) -> Error {
-        let mut operands = self.layout.operands.iter().zip(values).zip(operand_traits(self.python));
-        match operands.find(|((_, value), (needed, _))| !value.has(*needed)) {
-            Some(((field, value), _)) => self.wrong_operand(*field, *value),
-            None => unreachable!("one of them was refused"),
-        }
-    }
-
-    #[cold]
-    fn wrong_operand(&self, field: Field, found: Value) -> Error {
-        let expected = match field.kind() {
-            FieldKind::Str => "a str",
-            FieldKind::Names => "a tuple of str",
-            FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => "a tuple",
-        };
-        let kind = ErrorKind::WrongFieldType { field: field.name(), expected, found: found.name() };
-        Error::at(kind, self.at).inside("the instructions")
-    }
-
-    /// Bytecode, and where it comes from.
-    #[inline(always)]
-    fn bytecode(
-        &mut self,
-        op: Op,
-        (stands, is_numbered): (Table, bool),
-    ) -> Result<(Bytecode<'v>, TableOrigin<E::Object>)> {
-        let bytecode = match stands {
-            Table::Inline(len) => Bytecode::Plain(self.data.take(Section::Bytecode, len)?),
-            Table::Quickened(len) if !E::ONLY_VERIFIES => Bytecode::Quickened(self.data.take(Section::Bytecode, len)?),
-            Table::Quickened(len) => {
-                let bytes = self.data.take(Section::Bytecode, len)?;
-                let start = self.restored.len();
-                if !caches::unquicken(self.python, bytes, &mut self.restored) {
-                    let instruction = Instruction { op, oparg: len };
-                    return Err(self.wrong(instruction, "its bytecode is not as CPython quickens it"));
-                }
-                self.restored_from(start)
-            }
-            Table::Stripped(len) => {
-                let bytes = self.data.take(Section::Bytecode, len)?;
-                let start = self.restored.len();
-                caches::restore(self.python, bytes, &mut self.restored);
-                self.restored_from(start)
-            }
-            Table::Earlier(number) => {
-                let earlier = self.bytecodes.get(number as usize).copied();
-                let bytecode = earlier.ok_or_else(|| self.no_earlier(op, number))?;
-                return Ok((bytecode, TableOrigin::Earlier(number as usize)));
-            }
-            Table::Slot(slot) => {
-                let (bytes, object) = self.bytes_in(op, slot)?;
-                return Ok((Bytecode::Plain(bytes), TableOrigin::Object(object)));
-            }
-        };
-        if is_numbered {
-            self.bytecodes.push(bytecode);
-        }
-        self.count(1, 0);
-        Ok((bytecode, TableOrigin::inline(is_numbered)))
-    }
-
-    /// Another table, and where it comes from.
-    #[inline(always)]
-    fn table(
-        &mut self,
-        op: Op,
-        section: Section,
-        (stands, is_numbered): (Table, bool),
-    ) -> Result<TableStep<'v, E::Object>> {
-        let (bytes, origin) = match stands {
-            Table::Inline(len) => {
-                let bytes = self.data.take(section, len)?;
-                if is_numbered {
-                    self.tables[section as usize].push(bytes);
-                }
-                self.count(1, 0);
-                (bytes, TableOrigin::inline(is_numbered))
-            }
-            Table::Earlier(number) => {
-                let bytes = self.tables[section as usize].get(number as usize).copied();
-                let bytes = bytes.ok_or_else(|| self.no_earlier(op, number))?;
-                (bytes, TableOrigin::Earlier(number as usize))
-            }
-            Table::Slot(slot) => {
-                let (bytes, object) = self.bytes_in(op, slot)?;
-                (bytes, TableOrigin::Object(object))
-            }
-            Table::Stripped(_) | Table::Quickened(_) => unreachable!("only bytecode has caches"),
-        };
-        Ok(TableStep { bytes, origin, is_quickened: false })
-    }
-
-    /// The bytes in a slot.
-    fn bytes_in(&self, op: Op, slot: u32) -> Result<(&'v [u8], E::Object)> {
-        match self.stack.get(slot as usize) {
-            Some(Slot { value, object }) if value.has(BYTES) => Ok((self.bytes[value.len as usize], *object)),
-            _ => Err(self.wrong(Instruction { op, oparg: slot }, "no bytes stand in this slot")),
-        }
-    }
-
-    #[cold]
-    fn no_earlier(&self, op: Op, number: u32) -> Error {
-        self.wrong(Instruction { op, oparg: number }, "no earlier table has this number")
-    }
-
-    /// The bytecode that was put back from `start` on.
-    fn restored_from(&mut self, start: usize) -> Bytecode<'v> {
-        self.restored_ends.push(self.restored.len());
-        Bytecode::Restored(start, self.restored.len())
-    }
-
     #[cold]
     fn wrong(&self, instruction: Instruction, why: &'static str) -> Error {
         let mnemonic = instruction.op.info().mnemonic;
@@ -1224,12 +708,6 @@ const AHEAD: usize = 16;
 
 const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
 
-/// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
-const N_OPERANDS: usize = N_SLOTS;
-
-/// What MAKE_CODE takes before 3.11.
-const N_OLD_OPERANDS: usize = 7;
-
 /// Whether CPython interns a constant with this text.
 ///
 /// Source: CPython `Objects/codeobject.c`, `all_name_chars`.
@@ -1247,50 +725,11 @@ fn is_name_like(text: &[u8]) -> bool {
     text.iter().all(|byte| IS_OF_NAME[usize::from(*byte)])
 }
 
-fn operand_traits(python: Python) -> Vec<(u16, u16)> {
-    let of = |field: &Field| match field.kind() {
-        FieldKind::Str => (STR, if python.interns_code_names() { INTERNED } else { 0 }),
-        FieldKind::Names => (NAMES, INTERNED),
-        FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => (TUPLE, SETTLED),
-    };
-    python.layout().operands.iter().map(of).collect()
-}
-
 /// Whether an int in two's complement takes no fewer bytes.
 fn is_shortest(bytes: &[u8]) -> bool {
     match bytes {
         [] => false,
         [_] => true,
         [.., below, top] => !matches!((top, below >> 7), (0, 0) | (0xff, 1)),
-    }
-}
-
-/// A code object with these constants.
-fn code_value(consts: Value) -> Value {
-    let traits = Traits { all: consts.traits, depth: consts.depth };
-    traits.holder(CODE | HASHABLE | SETTLED | UNTRACKED | STALE, HASHABLE)
-}
-
-/// A tuple of so many items.
-#[inline(always)]
-fn tuple(traits: Traits, n: usize) -> Value {
-    let inherited = HASHABLE | INTERNED | SETTLED | UNTRACKED;
-    let names = if traits.all & STR != 0 { NAMES } else { 0 };
-    Value { len: n as u32, ..traits.holder(TUPLE | names | STALE | inherited, inherited) }
-}
-
-fn load(instruction: Instruction) -> Value {
-    use common::CommonConst;
-    let interned = Value::str(true, true);
-    match instruction.op {
-        Op::LoadCommonName | Op::LoadChar => interned,
-        Op::LoadCommonConst => match common::CONSTS[instruction.oparg as usize].0 {
-            CommonConst::EmptyStr => interned,
-            CommonConst::EmptyTuple => tuple(Traits::OF_NONE, 0),
-            CommonConst::EmptyBytes => Value::leaf(BYTES),
-            CommonConst::EmptyFrozenSet => Traits::OF_NONE.holder(HASHABLE | SETTLED | STALE, 0),
-            _ => Value::leaf(0),
-        },
-        _ => Value::leaf(0),
     }
 }

@@ -7,7 +7,8 @@
 //! Invariants of [`Commons`]:
 //! - The names are interned str; every constant has a hash.
 
-use super::{BYTES, Executor, HASHABLE, INTERNED, Nothing, STR, Value, Verified, Verifier, load};
+use super::value::{BYTES, HASHABLE, INTERNED, STR, Value, load};
+use super::{Executor, Nothing, Verified, Verifier};
 use crate::common;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;

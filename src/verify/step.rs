@@ -5,7 +5,7 @@
 use std::hint::select_unpredictable;
 use std::ops::Deref;
 
-use super::{IMMORTAL, Slot, Traits, UNTRACKED};
+use super::value::{IMMORTAL, Slot, Traits, UNTRACKED};
 use crate::error::Error;
 use crate::isa::{Instruction, Intrinsic};
 use crate::python::{Derived, Field};
