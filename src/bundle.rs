@@ -15,7 +15,7 @@
 //! | 4 × slots | the index: 0, or a module and 1. A name is looked for from [`common::name_hash`] of it on, modulo the number of slots (a power of two, more than there are modules), up to a 0 |
 //! | 8 × folders | offset and length of a path in the texts |
 //! | 56 × modules | see [`Module`], in the order of their names: offset and length of the name in the texts; its hash; flags (1, a package); folder; offset and length of the path in the texts; offset and length of the initializer from the file's start; 4 bytes of 0; 16 bytes, the header of the .pyc |
-//! | | the texts, UTF-8 |
+//! | | the texts, UTF-8 without zero bytes |
 //! | | the table's initializer, then those of the modules, each a container of [`crate::image`] |
 //!
 //! Opening looks at the first 44 bytes alone. What else is read is checked when it is read, so that a module costs no more
@@ -234,7 +234,11 @@ impl<'a> Bundle<'a> {
         let texts = &self.file[self.texts.0..self.texts.1];
         let text = texts.get(start as usize..).and_then(|rest| rest.get(..len as usize));
         let text = text.ok_or_else(|| bad("a text lies outside of the texts of the bundle", at))?;
-        std::str::from_utf8(text).map_err(|_| bad("a text of the bundle is not UTF-8", self.texts.0 + start as usize))
+        let at = self.texts.0 + start as usize;
+        if text.contains(&0) {
+            return Err(bad("a text of the bundle holds a zero byte, as no name and no path does", at));
+        }
+        std::str::from_utf8(text).map_err(|_| bad("a text of the bundle is not UTF-8", at))
     }
 
     /// The initializer that makes the table.

@@ -125,7 +125,13 @@ fn check(parts: &[Part<'_>], folders: &[String], options: BundleOptions) -> Resu
     if parts.iter().map(|part| part.heap.len() + part.heap.n_items()).sum::<usize>() > MAX_OPARG as usize {
         return Err(ErrorKind::TooLarge.into());
     }
+    if folders.iter().any(|folder| folder.contains('\0')) {
+        return Err(ErrorKind::BadContainer("the path of a folder holds a zero byte").into());
+    }
     for part in parts {
+        if part.name.contains('\0') || part.path.contains('\0') {
+            return refuse(part, "its name or path holds a zero byte");
+        }
         if part.header.magic() != first.header.magic() {
             return refuse(part, "the modules of a bundle are of one Python, and this one is of another");
         }

@@ -148,6 +148,19 @@ fn modules_that_make_no_bundle_are_refused() {
     assert!(twice.starts_with("two modules have this name (in module "), "{twice}");
     let mixed = said(vec![part(&latest[0]), Part { name: "zz".to_owned(), ..part(&older[0]) }]);
     assert!(mixed.ends_with("and this one is of another (in module zz)"), "{mixed}");
+    let zero = said(vec![Part { path: "a\0.py".to_owned(), ..part(&latest[0]) }]);
+    assert!(zero.starts_with("its name or path holds a zero byte"), "{zero}");
+}
+
+#[test]
+fn a_path_with_a_zero_byte_is_refused() {
+    let modules = modules(Python::LATEST);
+    let path = part(&modules[0]).path;
+    let mut file = bundled(&modules[..1]).file;
+    let at = file.windows(path.len()).position(|bytes| bytes == path.as_bytes()).expect("the path stands there");
+    file[at + 1] = 0;
+    let said = Bundle::open(&file).expect("its head is whole").find(&name(&modules[0])).unwrap_err().to_string();
+    assert!(said.contains("holds a zero byte"), "{said}");
 }
 
 /// Reads all of a bundle that can be read.
