@@ -592,7 +592,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
     }
 
-    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS.
+    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS. It is called a time or two for each module, and has all registers for its names.
     #[inline(never)]
     fn strings(&mut self, instruction: Instruction) -> Outcome<'v, E> {
         let Instruction { op, oparg } = instruction;

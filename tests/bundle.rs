@@ -150,6 +150,9 @@ fn modules_that_make_no_bundle_are_refused() {
     assert!(mixed.ends_with("and this one is of another (in module zz)"), "{mixed}");
     let zero = said(vec![Part { path: "a\0.py".to_owned(), ..part(&latest[0]) }]);
     assert!(zero.starts_with("its name or path holds a zero byte"), "{zero}");
+    let folders = ["a\0b".to_owned()];
+    let zero = bundle(vec![part(&latest[0])], &folders, BundleOptions::default()).unwrap_err().to_string();
+    assert_eq!(zero, "the path of a folder holds a zero byte");
 }
 
 #[test]
