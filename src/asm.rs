@@ -273,8 +273,8 @@ impl Assembler {
                     }
                     _ => {
                         for number in numbers {
-                            let too_far = |_| format!("{mnemonic} reaches slots below {}", u8::MAX);
-                            references.push(u8::try_from(number).map_err(too_far)?);
+                            let too_far = |_| format!("{mnemonic} reaches slots below {}", u16::MAX);
+                            references.extend(u16::try_from(number).map_err(too_far)?.to_le_bytes());
                         }
                         small(rest.len())?
                     }
@@ -901,7 +901,7 @@ mod tests {
             changed("co_stacksize=3", "co_stacksize=65536"),
             "MAKE_FULL_CODE has room for numbers of 16 bits, from 0 on"
         );
-        assert_eq!(changed("pop 0 pop", "pop 255 pop"), "BUILD_TUPLE_NEAR reaches slots below 255");
+        assert_eq!(changed("pop 0 pop", "pop 65535 pop"), "BUILD_TUPLE_NEAR reaches slots below 65535");
         assert_eq!(changed("4 pop pop 0 0 3", "65535 pop pop 0 0 3"), "MAKE_FULL_CODE reaches slots below 65535");
         assert_eq!(changed("co_linetable ", "co_linetable stripped "), "co_linetable of Python 3.13 has no caches");
         let mut image = initializer.image.clone();

@@ -4,7 +4,7 @@ use crate::caches::has_caches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::isa::{Instruction, Op, Section, Table};
-use crate::python::{Field, Layout, Python};
+use crate::python::{CodeNumbers, Field, Layout, Python};
 use crate::varint;
 
 /// The cursors of an image.
@@ -70,11 +70,13 @@ impl FullCode {
         self.large.iter().chain(&self.tables).for_each(|number| counts.extend(number.to_le_bytes()));
     }
 
-    /// The numbers of a code object, in the order of [`crate::python::Layout::numbers`] of the versions that have it.
+    /// The numbers of a code object.
     #[inline(always)]
-    pub(crate) fn numbers(self) -> [i32; 6] {
-        let ([args, posonly, kwonly, stack], [flags, first_line]) = (self.small.map(i32::from), self.large);
-        [args, posonly, kwonly, stack, flags.cast_signed(), first_line.cast_signed()]
+    pub(crate) fn numbers(self) -> CodeNumbers {
+        let ([arg_count, pos_only_arg_count, kw_only_arg_count, stack_size], [flags, first_line]) =
+            (self.small.map(i32::from), self.large);
+        let (flags, first_line_no) = (flags.cast_signed(), first_line.cast_signed());
+        CodeNumbers { arg_count, pos_only_arg_count, kw_only_arg_count, stack_size, flags, first_line_no }
     }
 
     /// The numbers for a code object, `None` if one is too large.
@@ -177,7 +179,10 @@ impl<'v> Data<'v> {
         let mut counts = CodeCounts { numbers: [0; _], tables: [(Table::Inline(0), false); _] };
         if op == Op::MakeFullCode {
             let full = self.full_code()?;
-            counts.numbers[..layout.numbers.len()].copy_from_slice(&full.numbers());
+            let numbers = full.numbers();
+            for (number, field) in counts.numbers.iter_mut().zip(&layout.numbers) {
+                *number = numbers.get(*field);
+            }
             for ((table, field), number) in counts.tables.iter_mut().zip(&layout.tables).zip(full.tables) {
                 *table = Table::of_full(number, *field == Field::Code);
             }
@@ -222,8 +227,12 @@ impl<'v> Data<'v> {
                 operands.reverse();
             }
             Op::BuildTupleNear => {
-                let references = self.take(Section::References, oparg)?;
-                operands.extend(references.iter().rev().map(|reference| u32::from(*reference).checked_sub(1)));
+                let Some(n_bytes) = oparg.checked_mul(2) else {
+                    return Err(self.cut_short(Section::References, oparg));
+                };
+                let (references, _) = self.take(Section::References, n_bytes)?.as_chunks();
+                let slot = |reference: &[u8; 2]| u32::from(u16::from_le_bytes(*reference)).checked_sub(1);
+                operands.extend(references.iter().rev().map(slot));
             }
             Op::MakeFullCode => {
                 operands.extend(self.slots()?.map(|slot| (slot != ON_STACK).then_some(u32::from(slot))));

@@ -478,11 +478,11 @@ impl<'g> Emitter<'g> {
             Object::Tuple(_) if n_copied.is_some() => {
                 // The number of nothing is 0.
                 let number = |operand: &NodeId| self.place_of[operand.index()].wrapping_add(1);
-                let is_near =
-                    self.dialect.profile.is_for_loaders() && operands.iter().all(|operand| number(operand) < 0x100);
+                let is_near = self.dialect.profile.is_for_loaders()
+                    && operands.iter().all(|operand| u16::try_from(number(operand)).is_ok());
                 let section = &mut self.sections[Section::References as usize];
                 if is_near {
-                    section.extend(operands.iter().rev().map(|operand| number(operand) as u8));
+                    operands.iter().rev().for_each(|operand| section.extend((number(operand) as u16).to_le_bytes()));
                 } else {
                     operands.iter().rev().for_each(|operand| varint::write(section, number(operand)));
                 }

@@ -177,7 +177,7 @@ pub enum Oparg {
     /// Values, each with a number in [`Section::References`]: 0 takes it from the stack, n + 1 copies slot n. The last value
     /// comes first there, so that a loader meets what it takes from the top down.
     References,
-    /// As [`Oparg::References`], a byte each.
+    /// As [`Oparg::References`], two bytes each.
     NearReferences,
     /// A bit for each operand, the lowest for the first pushed: 1 copies the slot that stands in [`Section::References`],
     /// 0 takes it from the stack.
@@ -399,7 +399,7 @@ instructions! {
     0x21 LoadManyConsts "LOAD_MANY_CONSTS" (Oparg::Commons) Pops::Fixed(0) => OPARG, Own,
         "As LOAD_MANY_NAMES, of common constants";
     0x22 BuildTupleNear "BUILD_TUPLE_NEAR" (Oparg::NearReferences) Pops::References => 1, Own,
-        "As BUILD_TUPLE_FROM, of slots below 255";
+        "As BUILD_TUPLE_FROM, of slots below 65535";
 }
 
 /// A function of CALL_INTRINSIC_1 or CALL_INTRINSIC_2.

@@ -37,8 +37,11 @@ impl Python {
     }
 
     /// Python 3.`minor`, where it is one of the known versions.
-    pub fn new(minor: u8) -> Option<Self> {
-        (FIRST..=LAST).contains(&minor).then_some(Self { minor })
+    pub const fn new(minor: u8) -> Option<Self> {
+        match minor {
+            FIRST..=LAST => Some(Self { minor }),
+            _ => None,
+        }
     }
 
     /// The second number of the version.
@@ -220,6 +223,39 @@ pub(crate) struct Opcodes {
 /// What CPython derives of a code object: its local variables, cells and free variables, and the first instruction that is
 /// traced, in units of two bytes.
 pub type Derived = [u32; 4];
+
+/// The numbers of a code object of Python 3.11 or later, in the order of marshal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeNumbers {
+    /// `co_argcount`.
+    pub arg_count: i32,
+    /// `co_posonlyargcount`.
+    pub pos_only_arg_count: i32,
+    /// `co_kwonlyargcount`.
+    pub kw_only_arg_count: i32,
+    /// `co_stacksize`.
+    pub stack_size: i32,
+    /// `co_flags`.
+    pub flags: i32,
+    /// `co_firstlineno`.
+    pub first_line_no: i32,
+}
+
+impl CodeNumbers {
+    /// The number of a field; 0 of one that these versions do not have as a number.
+    #[inline(always)]
+    pub(crate) fn get(self, field: Field) -> i32 {
+        match field {
+            Field::ArgCount => self.arg_count,
+            Field::PosOnlyArgCount => self.pos_only_arg_count,
+            Field::KwOnlyArgCount => self.kw_only_arg_count,
+            Field::StackSize => self.stack_size,
+            Field::Flags => self.flags,
+            Field::FirstLineNo => self.first_line_no,
+            _ => 0,
+        }
+    }
+}
 
 /// How many of the variables of these kinds are local, cells, and free.
 ///

@@ -119,7 +119,7 @@ fn operand(oparg: Oparg) -> String {
         Oparg::Char => "code point".to_owned(),
         Oparg::Strings => "strings".to_owned(),
         Oparg::References => "references".to_owned(),
-        Oparg::NearReferences => "references of a byte".to_owned(),
+        Oparg::NearReferences => "references of two bytes".to_owned(),
         Oparg::Mask => "mask".to_owned(),
         Oparg::Slots => "0".to_owned(),
         Oparg::CommonConst => "constant".to_owned(),

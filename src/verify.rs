@@ -156,7 +156,7 @@ impl<'v> Executor<'v> for Nothing {
     }
 
     fn tuple<const NEAR: bool>(&mut self, items: &mut Items<'_, 'v, Self, NEAR>) -> Result<Option<()>> {
-        Ok(items.give_back(|()| ()).then_some(()))
+        Ok(items.write_to(&mut Box::new_uninit_slice(items.n())).then_some(()))
     }
 
     fn code(&mut self, _: &Checked<CodeStep<'_, ()>>) -> Result<()> {
@@ -198,6 +198,8 @@ struct Verifier<'v, E: Executor<'v>> {
     stack: Vec<Slot<E::Object>>,
     /// How high the stack was before it was last taken from.
     reached: usize,
+    /// So many values, from the bottom of the stack on, are interned str that are immortal.
+    n_names: usize,
     /// The bytes that were on the stack.
     bytes: Vec<&'v [u8]>,
     /// The pieces of bytecode that stand in the data, by number.
@@ -223,6 +225,9 @@ impl<'v, E: Executor<'v>> Drop for Verifier<'v, E> {
 impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn new(image: &'v Image<'_>, commons: Option<&'v Commons>, executor: E) -> Result<Self> {
         let python = image.python()?;
+        if E::PYTHON.is_some_and(|its| its != python) {
+            return Err(ErrorKind::BadContainer("its Python is another than the executor's").into());
+        }
         // What the header states is believed only as far as the instructions, and the names they make many of, can reach.
         let most = image.instructions.len() / 2 + image.section(Section::Hashes).len() / 4;
         Ok(Self {
@@ -238,6 +243,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             at: 0,
             stack: Vec::with_capacity((image.max_stack as usize).min(most)),
             reached: 0,
+            n_names: 0,
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
             bytecodes: Vec::new(),
@@ -248,6 +254,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             n_objects: 0,
             n_items: 0,
         })
+    }
+
+    /// The version of the image.
+    #[inline(always)]
+    fn python(&self) -> Python {
+        E::PYTHON.unwrap_or(self.python)
     }
 
     /// The result, and whether the end is START_CODE.
@@ -322,6 +334,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     #[inline(always)]
     fn taken(&mut self, base: usize) {
         self.reached = self.reached.max(self.stack.len());
+        self.n_names = self.n_names.min(base);
         self.stack.truncate(base);
     }
 
@@ -459,8 +472,15 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if n > references.len() {
             return Err(self.data.bad_varint(Section::References).into());
         }
-        let mut items: Items<'_, 'v, E, NEAR> =
-            Items { n, references, at: 0, stack: &self.stack, base: self.stack.len(), traits: Traits::OF_NONE };
+        let mut items: Items<'_, 'v, E, NEAR> = Items {
+            n,
+            references,
+            at: 0,
+            stack: &self.stack,
+            n_names: self.n_names,
+            base: self.stack.len(),
+            traits: Traits::OF_NONE,
+        };
         let made = self.executor.tuple(&mut items);
         let Items { at, base, traits, .. } = items;
         let Some(object) = made? else { return Err(self.wrong_reference::<NEAR>(instruction, at).into()) };
@@ -515,7 +535,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Oparg::Unused | Oparg::Slots => oparg == 0,
             Oparg::High => unreachable!("decoding folds it"),
             Oparg::Int | Oparg::Char => within(256),
-            Oparg::Mask => within(1 << self.python.layout().operands.len()),
+            Oparg::Mask => within(1 << self.layout.operands.len()),
             Oparg::Strings => (1..=MAX_OPARG).contains(&oparg),
             Oparg::CommonConst | Oparg::CommonName => within(self.n_common(op)),
             Oparg::Commons => self.commons.is_some() && (1..=MAX_OPARG).contains(&oparg),
@@ -535,9 +555,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             return Err(self.wrong(instruction, why));
         }
         let known = match op {
-            Op::BuildSlice => self.python.has_slices(),
-            Op::CallIntrinsic1 if oparg == Intrinsic::MakeFrozenDict.operand() => self.python.has_frozendict(),
-            Op::MakeFullCode => self.python.first_traceable(&[]).is_some(),
+            Op::BuildSlice => self.python().has_slices(),
+            Op::CallIntrinsic1 if oparg == Intrinsic::MakeFrozenDict.operand() => self.python().has_frozendict(),
+            Op::MakeFullCode => self.python().first_traceable(&[]).is_some(),
             _ => true,
         };
         if known { Ok(()) } else { Err(self.wrong(instruction, "this Python's marshal knows no such object")) }
@@ -614,6 +634,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let hashes = self.data.hashes(oparg)?;
         let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
         let (mut at_count, mut at_name) = (0, 0);
+        let mut are_immortal = self.n_names == self.stack.len();
         self.stack.reserve(hashes.len());
         hashes.iter().take(AHEAD).for_each(|hash| self.executor.expect(u32::from_le_bytes(*hash)));
         for (at, hash) in hashes.iter().enumerate() {
@@ -638,7 +659,11 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                     self.executor.new_name(Checked::new(text), hash)?
                 }
             };
+            are_immortal &= is_immortal;
             self.push(object, value.immortal(is_immortal));
+        }
+        if are_immortal {
+            self.n_names = self.stack.len();
         }
         *self.data.rest(Section::Counts) = &counts[at_count..];
         *self.data.rest(Section::Names) = &names[at_name..];

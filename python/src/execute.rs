@@ -19,7 +19,7 @@ use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
-use crate::layout::{AsciiStr, CodeObject};
+use crate::layout::{AsciiStr, CodeObject, PYTHON};
 use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
 use crate::prefetch::prefetch_all;
@@ -830,7 +830,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let bytecode = unsafe { Bound::from_owned_ptr(self.py, bytecode) };
         let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
         let filename = self.filename(parts.filename);
-        let number = |field: Field| code.numbers[field as usize];
+        let numbers = code.numbers;
         let [n_locals, n_cells, n_free, _] = code.derived.map(u32::cast_signed);
         let py = self.py;
         // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
@@ -848,12 +848,12 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             let (locals, cells, free) =
                 (of(|kind| kind & 0x20 != 0)?, of(|kind| kind & 0x40 != 0)?, of(|kind| kind & 0xe0 == 0x80)?);
             let made = PyCode_NewWithPosOnlyArgs(
-                number(Field::ArgCount),
-                number(Field::PosOnlyArgCount),
-                number(Field::KwOnlyArgCount),
+                numbers.arg_count,
+                numbers.pos_only_arg_count,
+                numbers.kw_only_arg_count,
                 n_locals,
-                number(Field::StackSize),
-                number(Field::Flags),
+                numbers.stack_size,
+                numbers.flags,
                 bytecode.as_ptr(),
                 parts.consts,
                 parts.names,
@@ -863,7 +863,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 filename,
                 parts.name,
                 parts.qualname,
-                number(Field::FirstLineNo),
+                numbers.first_line_no,
                 line_table,
                 exception_table,
             );
@@ -930,7 +930,7 @@ fn fill<const N: usize>(values: Values<'_, *mut PyObject>, mut add: impl FnMut([
 /// Whether the size of its frame can be counted.
 #[inline(always)]
 fn is_small(code: &CodeStep<'_, *mut PyObject>) -> bool {
-    code.numbers[Field::StackSize as usize] < 1 << 24
+    code.numbers.stack_size < 1 << 24
 }
 
 #[cold]
@@ -1008,6 +1008,8 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     type Object = *mut PyObject;
     type Error = Failure;
 
+    const PYTHON: Option<Version> = PYTHON;
+
     /// As deep as in a marshal dump: CPython's functions that hash and intern recurse.
     const MAX_DEPTH: u16 = 2000;
 
@@ -1078,12 +1080,8 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             if tuple.is_null() {
                 return Err(self.raised());
             }
-            let mut place = places.add(n);
-            let are_there = items.give_back(|item| {
-                place = place.sub(1);
-                place.write(item);
-            });
-            if !are_there {
+            // There is room for so many.
+            if !items.write_to(std::slice::from_raw_parts_mut(places.cast(), n)) {
                 Heads::discard_tuple(tuple);
                 return Ok(None);
             }

@@ -13,6 +13,8 @@ use crate::offsets::Sections;
 
 /// The numbers of the version that this is built for.
 pub(crate) struct Version {
+    /// The second number of the version.
+    minor: u8,
     /// The first opcode that only a running interpreter puts into bytecode.
     pub(crate) first_instrumented: u16,
     /// The one that a tracing compiler puts there, if it is below.
@@ -29,6 +31,7 @@ pub(crate) struct Version {
 
 #[cfg(Py_3_15)]
 pub(crate) const VERSION: Version = Version {
+    minor: 15,
     first_instrumented: 233,
     enter_executor: None,
     counter: Some(0xfff6),
@@ -39,6 +42,7 @@ pub(crate) const VERSION: Version = Version {
 
 #[cfg(all(Py_3_14, not(Py_3_15)))]
 pub(crate) const VERSION: Version = Version {
+    minor: 14,
     first_instrumented: 234,
     enter_executor: None,
     counter: Some(0xfffc),
@@ -49,6 +53,7 @@ pub(crate) const VERSION: Version = Version {
 
 #[cfg(all(Py_3_13, not(Py_3_14)))]
 pub(crate) const VERSION: Version = Version {
+    minor: 13,
     first_instrumented: 236,
     enter_executor: Some(70),
     counter: None,
@@ -60,6 +65,7 @@ pub(crate) const VERSION: Version = Version {
 /// Where the version of the next function stands is no part of the interpreter's state; 0 lets the first call number it.
 #[cfg(all(Py_3_12, not(Py_3_13)))]
 pub(crate) const VERSION: Version = Version {
+    minor: 12,
     first_instrumented: 237,
     enter_executor: None,
     counter: None,
@@ -71,6 +77,7 @@ pub(crate) const VERSION: Version = Version {
 /// It instruments nothing, knows no watchers and numbers no functions when it makes them.
 #[cfg(not(Py_3_12))]
 pub(crate) const VERSION: Version = Version {
+    minor: 11,
     first_instrumented: 256,
     enter_executor: None,
     counter: None,
@@ -78,6 +85,9 @@ pub(crate) const VERSION: Version = Version {
     watchers: None,
     sections: None,
 };
+
+/// The version that this is built for.
+pub(crate) const PYTHON: Option<rehydrate::Python> = rehydrate::Python::new(VERSION.minor);
 
 /// What every object begins with.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@
 use std::ptr;
 
 use pyo3::ffi::{self, PyObject};
-use rehydrate::python::{Derived, Field};
+use rehydrate::python::{CodeNumbers, Derived};
 
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple};
 use crate::prefetch::prefetch_lines;
@@ -29,7 +29,7 @@ pub(crate) struct Heads {
 
 /// What a code object holds. It takes over a reference to each object.
 pub(crate) struct CodeFields<'s> {
-    pub(crate) numbers: &'s [i32; Field::COUNT],
+    pub(crate) numbers: CodeNumbers,
     pub(crate) derived: Derived,
     pub(crate) n_variables: i32,
     #[cfg(not(Py_3_12))]
@@ -143,7 +143,7 @@ impl Heads {
     /// The GIL is held, and the objects are of the types that the fields have; the bytecode is sound.
     #[inline]
     pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> *mut PyObject {
-        let number = |field: Field| fields.numbers[field as usize];
+        let numbers = fields.numbers;
         // SAFETY: there is room for the bytecode.
         unsafe {
             let made = Self::make(self.code, fields.bytecode.len());
@@ -155,12 +155,12 @@ impl Heads {
             code.consts = fields.consts;
             code.names = fields.names;
             code.exceptiontable = fields.exceptiontable;
-            code.flags = number(Field::Flags);
-            code.argcount = number(Field::ArgCount);
-            code.posonlyargcount = number(Field::PosOnlyArgCount);
-            code.kwonlyargcount = number(Field::KwOnlyArgCount);
-            code.stacksize = number(Field::StackSize);
-            code.firstlineno = number(Field::FirstLineNo);
+            code.flags = numbers.flags;
+            code.argcount = numbers.arg_count;
+            code.posonlyargcount = numbers.pos_only_arg_count;
+            code.kwonlyargcount = numbers.kw_only_arg_count;
+            code.stacksize = numbers.stack_size;
+            code.firstlineno = numbers.first_line_no;
             code.nlocalsplus = fields.n_variables;
             let [nlocals, ncellvars, nfreevars, firsttraceable] = fields.derived.map(u32::cast_signed);
             code.nlocals = nlocals;
@@ -173,7 +173,7 @@ impl Heads {
             }
             #[cfg(Py_3_12)]
             {
-                code.framesize = fields.n_variables + number(Field::StackSize) + self.frame_size;
+                code.framesize = fields.n_variables + numbers.stack_size + self.frame_size;
                 code.version = fields.version;
             }
             code.localsplusnames = fields.localsplusnames;

@@ -12,7 +12,7 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use rehydrate::Python as Version;
 use rehydrate::caches;
-use rehydrate::python::{Field, count_kinds};
+use rehydrate::python::{CodeNumbers, count_kinds};
 
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple, VERSION, bytes_of};
 use crate::make::{CodeFields, Heads};
@@ -404,24 +404,15 @@ impl Constructed<'_> {
         if !caches::quicken(python, &self.bytecode, &mut quickened) {
             return Err("the probe's bytecode is not quickened");
         }
-        let mut numbers = [0; Field::COUNT];
-        let fields = [
-            Field::ArgCount,
-            Field::PosOnlyArgCount,
-            Field::KwOnlyArgCount,
-            Field::NLocals,
-            Field::StackSize,
-            Field::Flags,
-        ];
-        for (field, number) in fields.into_iter().zip(self.probe.numbers) {
-            numbers[field as usize] = number;
-        }
-        numbers[Field::FirstLineNo as usize] = self.probe.first_line;
+        let [arg_count, pos_only_arg_count, kw_only_arg_count, _, stack_size, flags] = self.probe.numbers;
+        let first_line_no = self.probe.first_line;
+        let numbers =
+            CodeNumbers { arg_count, pos_only_arg_count, kw_only_arg_count, stack_size, flags, first_line_no };
         let n_variables = 4 + self.probe.free.len();
         let kinds: Vec<u8> = [0x20, 0x20, 0x20, 0x40].into_iter().chain(self.probe.free.iter().map(|_| 0x80)).collect();
         let [nlocals, ncells, nfree] = count_kinds(&kinds);
         let fields = CodeFields {
-            numbers: &numbers,
+            numbers,
             derived: [nlocals, ncells, nfree, self.probe.n_before as u32],
             n_variables: n_variables as i32,
             #[cfg(not(Py_3_12))]

@@ -11,7 +11,7 @@ use crate::caches::{self, has_caches};
 use crate::data::{FullCode, MAX_TABLES, N_SLOTS, ON_STACK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isa::{Instruction, Op, Section, Table};
-use crate::python::{Field, FieldKind, Python, count_kinds};
+use crate::python::{CodeNumbers, Field, FieldKind, Python, count_kinds};
 
 /// Where an operand of a code object comes from.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// MAKE_FULL_CODE: as MAKE_CODE, of the one layout of the versions that have it.
     #[inline(always)]
     pub(super) fn full_code(&mut self, instruction: Instruction) -> Outcome<'v, E> {
-        if instruction.oparg != 0 || self.python.first_traceable(&[]).is_none() {
+        if instruction.oparg != 0 || self.python().first_traceable(&[]).is_none() {
             self.check_operand(instruction)?;
         }
         let (slots, full) = (self.data.slots()?, self.data.full_code()?);
@@ -76,7 +76,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         full: FullCode,
         operands: &Operands<E::Object, N_OPERANDS>,
     ) -> Outcome<'v, E, (E::Object, Value)> {
-        let (op, python) = (instruction.op, self.python);
+        let (op, python) = (instruction.op, self.python());
         let [names, consts, variables, name, qualname, filename] = operands.values;
         let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
         if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
@@ -98,19 +98,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Bytecode::Quickened(bytes) => (bytes, true),
             Bytecode::Restored(start, end) => (&self.restored[start..end], false),
         };
-        let mut numbers = [0; Field::COUNT];
-        let fields = [
-            Field::ArgCount,
-            Field::PosOnlyArgCount,
-            Field::KwOnlyArgCount,
-            Field::StackSize,
-            Field::Flags,
-            Field::FirstLineNo,
-        ];
-        for (field, number) in fields.into_iter().zip(full.numbers()) {
-            numbers[field as usize] = number;
-        }
-        let number = |field: Field| numbers[field as usize];
+        let numbers = full.numbers();
+        let number = |field: Field| numbers.get(field);
         let len = |field: Field| match field {
             Field::Code => bytes.len(),
             Field::LocalsPlusNames => variables.len as usize,
@@ -123,7 +112,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let bytecode = TableStep { bytes, origin, is_quickened };
         let tables = [bytecode, kinds, line_table, exception_table];
         let step = Checked::new(CodeStep {
-            numbers: &numbers,
+            numbers,
             operands: &operands.objects,
             tables: &tables,
             derived: [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()],
@@ -225,7 +214,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         objects: &[E::Object],
         values: &[Value],
     ) -> Outcome<'v, E, (E::Object, Value)> {
-        let (python, layout) = (self.python, self.layout);
+        let (python, layout) = (self.python(), self.layout);
         if self.operand_traits.is_empty() {
             self.operand_traits = operand_traits(python);
         }
@@ -279,7 +268,14 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
         let step = Checked::new(CodeStep {
-            numbers: &numbers,
+            numbers: CodeNumbers {
+                arg_count: number(Field::ArgCount),
+                pos_only_arg_count: number(Field::PosOnlyArgCount),
+                kw_only_arg_count: number(Field::KwOnlyArgCount),
+                stack_size: number(Field::StackSize),
+                flags: number(Field::Flags),
+                first_line_no: number(Field::FirstLineNo),
+            },
             operands: objects,
             tables: &tables[..layout.tables.len()],
             derived: [n_locals, n_cells, n_free, python.first_traceable(tables[0].bytes).unwrap_or_default()],
@@ -291,7 +287,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// Which of the operands of MAKE_FULL_CODE has another type.
     #[cold]
     fn wrong_operands(&self, values: &[Value]) -> Error {
-        let mut operands = self.layout.operands.iter().zip(values).zip(operand_traits(self.python));
+        let mut operands = self.layout.operands.iter().zip(values).zip(operand_traits(self.python()));
         match operands.find(|((_, value), (needed, _))| !value.has(*needed)) {
             Some(((field, value), _)) => self.wrong_operand(*field, *value),
             None => unreachable!("one of them was refused"),
@@ -322,7 +318,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Table::Quickened(len) => {
                 let bytes = self.data.take(Section::Bytecode, len)?;
                 let start = self.restored.len();
-                if !caches::unquicken(self.python, bytes, &mut self.restored) {
+                if !caches::unquicken(self.python(), bytes, &mut self.restored) {
                     let instruction = Instruction { op, oparg: len };
                     return Err(self.wrong(instruction, "its bytecode is not as CPython quickens it"));
                 }
@@ -331,7 +327,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Table::Stripped(len) => {
                 let bytes = self.data.take(Section::Bytecode, len)?;
                 let start = self.restored.len();
-                caches::restore(self.python, bytes, &mut self.restored);
+                caches::restore(self.python(), bytes, &mut self.restored);
                 self.restored_from(start)
             }
             Table::Earlier(number) => {

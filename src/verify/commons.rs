@@ -156,7 +156,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let n = instruction.oparg as usize;
         let mut references = vec![None; if instruction.op == Op::BuildTuple { n.min(self.stack.len()) } else { 0 }];
         if matches!(instruction.op, Op::BuildTupleFrom | Op::BuildTupleNear) {
-            let is_whole = self.data.clone().operands(instruction, self.python, &mut references).is_ok();
+            let is_whole = self.data.clone().operands(instruction, self.python(), &mut references).is_ok();
             references.truncate(if is_whole { n } else { 0 });
         }
         // What is wrong with the references is told when the tuple is made.

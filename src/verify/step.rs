@@ -3,12 +3,13 @@
 //! Invariant: only the verifier makes a [`Checked`], and [`Items`], so that nothing unverified can be executed.
 
 use std::hint::select_unpredictable;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 
-use super::value::{IMMORTAL, Slot, Traits, UNTRACKED};
+use super::value::{IMMORTAL, Slot, Traits, UNTRACKED, Value};
 use crate::error::Error;
 use crate::isa::{Instruction, Intrinsic};
-use crate::python::{Derived, Field};
+use crate::python::{CodeNumbers, Derived, Python};
 use crate::varint;
 
 /// Executes each instruction as soon as it is verified: see [`crate::verify::execute`]. The stack is the verifier's; an
@@ -22,6 +23,9 @@ pub trait Executor<'v>: Sized {
 
     /// Why it cannot go on.
     type Error: From<Error>;
+
+    /// The one version whose images it executes, if it is one.
+    const PYTHON: Option<Python> = None;
 
     /// How deep constants of code objects, and what is hashed, may nest: an executor may have to recurse into them.
     const MAX_DEPTH: u16 = u16::MAX;
@@ -62,7 +66,7 @@ pub trait Executor<'v>: Sized {
     /// Whatever stops it.
     fn load(&mut self, instruction: Checked<Instruction>) -> Result<(Self::Object, bool), Self::Error>;
 
-    /// The tuple of BUILD_TUPLE_FROM or BUILD_TUPLE_NEAR; `None` if [`Items::give_back`] said no.
+    /// The tuple of BUILD_TUPLE_FROM or BUILD_TUPLE_NEAR; `None` if [`Items::write_to`] said no.
     ///
     /// # Errors
     /// Whatever stops it, before it takes an item.
@@ -187,7 +191,7 @@ impl<O> TableOrigin<O> {
     }
 }
 
-/// The items of a tuple, each verified when it is taken: from the stack, or copied. `NEAR` says that references are bytes.
+/// The items of a tuple, each verified when it is taken: from the stack, or copied. `NEAR` says that references are of two bytes.
 #[derive(Debug)]
 pub struct Items<'s, 'v, E: Executor<'v>, const NEAR: bool> {
     pub(super) n: usize,
@@ -196,6 +200,8 @@ pub struct Items<'s, 'v, E: Executor<'v>, const NEAR: bool> {
     /// So many bytes of which were read.
     pub(super) at: usize,
     pub(super) stack: &'s [Slot<E::Object>],
+    /// So many values, from the bottom of the stack on, are interned str that are immortal.
+    pub(super) n_names: usize,
     /// The stack is taken down to here.
     pub(super) base: usize,
     /// What all those have that were taken or copied, and how deep they nest.
@@ -209,28 +215,46 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
         self.n
     }
 
-    /// Gives each of them, the last first, with a reference to it: whether all are on the stack. To be called once.
+    /// Writes each of them, with a reference to it, to `places`, of which there are as many: whether all are on the stack. To be
+    /// called once.
     #[inline(always)]
-    pub fn give_back(&mut self, mut give: impl FnMut(E::Object)) -> bool {
+    pub fn write_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
+        if NEAR && E::NAMES_ARE_IMMORTAL && self.write_names_to(places) {
+            return true;
+        }
         let (stack, mut base, mut traits, mut at) = (self.stack, self.base, self.traits, 0);
-        let mut left = self.n;
-        while left > 0 {
-            let Some((reference, after)) = next_reference::<NEAR>(self.references, at) else { break };
+        let mut places = places.iter_mut().rev();
+        let are_there = loop {
+            let Some(place) = places.next() else { break true };
+            let Some((reference, after)) = next_reference::<NEAR>(self.references, at) else { break false };
             let is_taken = reference == 0;
             // Whether it is taken cannot be foreseen, so nothing branches on it alone.
             let slot = select_unpredictable(is_taken, base, reference as usize).wrapping_sub(1);
-            let Some(Slot { object, value }) = stack.get(slot) else { break };
+            let Some(Slot { object, value }) = stack.get(slot) else { break false };
             if !is_taken & !value.has(IMMORTAL) {
                 E::retain(*object);
             }
-            give(*object);
+            place.write(*object);
             traits = traits.and(*value);
             base -= usize::from(is_taken);
             at = after;
-            left -= 1;
-        }
+        };
         (self.base, self.traits, self.at) = (base, traits, at);
-        left == 0
+        are_there
+    }
+
+    /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked.
+    #[inline(always)]
+    fn write_names_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
+        let references = self.references.as_chunks().0.get(..places.len());
+        let (Some(references), Some(names)) = (references, self.stack.get(..self.n_names)) else { return false };
+        for (place, reference) in places.iter_mut().rev().zip(references) {
+            let slot = usize::from(u16::from_le_bytes(*reference)).wrapping_sub(1);
+            let Some(name) = names.get(slot) else { return false };
+            place.write(name.object);
+        }
+        (self.at, self.traits) = (NEAR_LEN * places.len(), self.traits.and(Value::str(true, true).immortal(true)));
+        true
     }
 
     /// Whether one of those that were had is, or holds, what the collector may have to free.
@@ -243,8 +267,8 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
 /// A code object.
 #[derive(Debug, Clone, Copy)]
 pub struct CodeStep<'s, O> {
-    /// By field: those that are numbers. Others are 0.
-    pub numbers: &'s [i32; Field::COUNT],
+    /// What is a number; before 3.11, some of them.
+    pub numbers: CodeNumbers,
     /// The values of the version's operands, in the order of [`crate::python::Layout::operands`].
     pub operands: &'s [O],
     /// In the order of [`crate::python::Layout::tables`].
@@ -279,11 +303,17 @@ pub enum TableOrigin<O> {
     Object(O),
 }
 
+/// Bytes of a reference of BUILD_TUPLE_NEAR.
+const NEAR_LEN: usize = size_of::<u16>();
+
 /// The next reference of BUILD_TUPLE_FROM or, with `NEAR`, BUILD_TUPLE_NEAR, and where the one behind it begins.
 #[inline(always)]
 pub(super) fn next_reference<const NEAR: bool>(references: &[u8], at: usize) -> Option<(u32, usize)> {
     match NEAR {
-        true => Some((u32::from(*references.get(at)?), at + 1)),
+        true => {
+            let bytes = references.get(at..at + NEAR_LEN)?;
+            Some((u32::from(u16::from_le_bytes([bytes[0], bytes[1]])), at + NEAR_LEN))
+        }
         false => varint::next(references, at),
     }
 }
