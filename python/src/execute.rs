@@ -716,7 +716,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let is_direct = is_direct && (bytecode.is_quickened || caches::quicken(python, bytecode.bytes, &mut scratch));
         let tables = self.tables(code);
         let made = match is_direct {
-            true => Ok(self.direct(code, tables, if bytecode.is_quickened { bytecode.bytes } else { &scratch })),
+            true => self.direct(code, tables, if bytecode.is_quickened { bytecode.bytes } else { &scratch }),
             false => {
                 let made = self.construct(code, tables, kinds.bytes);
                 drop_tables(tables);
@@ -731,23 +731,24 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         self.made(made?)
     }
 
-    /// A code object whose fields are written where the interpreter keeps them; null if there is no memory.
+    /// A code object whose fields are written where the interpreter keeps them; null if there is no memory. What its bytecode
+    /// ends in was looked at.
     #[inline(always)]
     fn direct(
         &mut self,
         code: &CodeStep<'_, *mut PyObject>,
         tables: [*mut PyObject; 3],
         quickened: &[u8],
-    ) -> *mut PyObject {
+    ) -> Outcome<*mut PyObject> {
         let (operands, [kinds, line_table, exception_table]) = (operands(code), tables);
         let filename = self.filename(operands.filename);
         if kinds.is_null() || line_table.is_null() || exception_table.is_null() {
             drop_tables(tables);
-            return ptr::null_mut();
+            return Ok(ptr::null_mut());
         }
-        // SAFETY: the GIL is held; the verifier says what the objects are, and the bytecode was looked at.
+        // SAFETY: the GIL is held; the verifier says what the objects are.
         unsafe {
-            let made = self.heads.code(CodeFields {
+            let (made, looks_strange) = self.heads.code(CodeFields {
                 numbers: code.numbers,
                 derived: code.derived,
                 n_variables: (*operands.variables.cast::<ffi::PyVarObject>()).ob_size as i32,
@@ -766,13 +767,18 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 exceptiontable: exception_table,
                 bytecode: quickened,
             });
+            if looks_strange && let Err(why) = check_sound(self.shared.probed.python, quickened) {
+                Heads::discard_code(made);
+                drop_tables(tables);
+                return Err(refuse(why));
+            }
             if made.is_null() {
                 drop_tables(tables);
             } else if filename != operands.filename {
                 ffi::Py_INCREF(filename);
                 ffi::Py_DECREF(operands.filename);
             }
-            made
+            Ok(made)
         }
     }
 
@@ -1098,12 +1104,12 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
         if !(DIRECT && code.is_interned && bytecode.is_quickened && is_small(code)) {
             return self.any_code(code);
         }
-        if !self.shared.probed.readable.accepts(bytecode.bytes) {
+        if !self.shared.probed.readable.ends(bytecode.bytes) {
             check_sound(self.shared.probed.python, bytecode.bytes).map_err(refuse)?;
         }
         check_new_kinds(kinds)?;
         let tables = self.tables(code);
-        let made = self.direct(code, tables, bytecode.bytes);
+        let made = self.direct(code, tables, bytecode.bytes)?;
         self.made(made)
     }
 

@@ -10,6 +10,7 @@ use rehydrate::python::{CodeNumbers, Derived};
 
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple};
 use crate::prefetch::prefetch_lines;
+use crate::readable::copy_looking;
 
 /// The interpreter's allocator leaves more to that of the C library. Source: CPython `Objects/obmalloc.c`,
 /// `SMALL_REQUEST_THRESHOLD`.
@@ -137,18 +138,20 @@ impl Heads {
         unsafe { ffi::PyObject_Free(tuple.byte_sub(std::mem::offset_of!(Tuple, head)).cast()) };
     }
 
-    /// A code object. It takes over the references only if it is made.
+    /// A code object, and whether its bytecode looks as if it were not sound, as [`copy_looking`] says. It takes over the references
+    /// only if it is made.
     ///
     /// # Safety
-    /// The GIL is held, and the objects are of the types that the fields have; the bytecode is sound.
+    /// The GIL is held, and the objects are of the types that the fields have. Nobody sees a code object whose bytecode is not
+    /// sound.
     #[inline]
-    pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> *mut PyObject {
+    pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> (*mut PyObject, bool) {
         let numbers = fields.numbers;
         // SAFETY: there is room for the bytecode.
         unsafe {
             let made = Self::make(self.code, fields.bytecode.len());
             if made.is_null() {
-                return ptr::null_mut();
+                return (ptr::null_mut(), false);
             }
             let code = &mut *made;
             code.head.size = (fields.bytecode.len() / 2) as isize;
@@ -182,9 +185,20 @@ impl Heads {
             code.name = fields.name;
             code.qualname = fields.qualname;
             code.linetable = fields.linetable;
-            ptr::copy_nonoverlapping(fields.bytecode.as_ptr(), made.add(1).cast(), fields.bytecode.len());
-            made.cast()
+            let place = std::slice::from_raw_parts_mut(made.add(1).cast(), fields.bytecode.len());
+            let looks_strange = copy_looking(fields.bytecode, place);
+            (made.cast(), looks_strange)
         }
+    }
+
+    /// Frees a code object that nobody saw, but not what it holds.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[cold]
+    pub(crate) unsafe fn discard_code(code: *mut PyObject) {
+        // SAFETY: where its memory begins.
+        unsafe { ffi::PyObject_Free(code.cast()) };
     }
 }
 

@@ -433,7 +433,7 @@ impl Constructed<'_> {
         };
         // SAFETY: the GIL is held. What is made is not dropped as an object: it has no references of its own.
         unsafe {
-            let made = heads.code(fields).cast::<CodeObject>();
+            let made = heads.code(fields).0.cast::<CodeObject>();
             if made.is_null() {
                 return Err("there was no memory for a code object");
             }

@@ -1,6 +1,8 @@
 //! Whether CPython can read, compare and free a code object with some quickened bytecode: to read `co_code` of an opcode that
 //! only a running interpreter has, or of caches beyond the end, crashes it.
 
+use std::mem::MaybeUninit;
+
 use rehydrate::Python as Version;
 use rehydrate::caches;
 
@@ -31,12 +33,14 @@ impl Readable {
 
     /// Whether CPython can certainly read it, by a look at each unit that does not ask which ones are caches: none looks like an
     /// opcode of a running interpreter, and none so near the end that its caches could go beyond.
-    #[inline(always)]
     pub(crate) fn accepts(&self, quickened: &[u8]) -> bool {
+        self.ends(quickened) && !quickened.as_chunks().0.iter().any(|unit| strangeness(u16::from_le_bytes(*unit)) != 0)
+    }
+
+    /// Whether it is whole units, and none stands so near the end that its caches could go beyond.
+    #[inline(always)]
+    pub(crate) fn ends(&self, quickened: &[u8]) -> bool {
         let (code, []) = quickened.as_chunks::<2>() else { return false };
-        if has_strange(code) {
-            return false;
-        }
         match code.last_chunk::<{ MOST_UNITS - 1 }>() {
             // Nothing branches on what stands there.
             Some(tail) => {
@@ -48,23 +52,31 @@ impl Readable {
     }
 }
 
-/// Whether a unit of two bytes looks like an opcode of a running interpreter.
+/// Copies bytecode to a place of its length, and says whether one of its units looks like an opcode of a running interpreter: in one
+/// pass, as the processor foresees the end of neither of two.
 #[inline(always)]
-fn has_strange(code: &[[u8; 2]]) -> bool {
-    /// So many are looked at in one go, in lanes of 16 bits.
+pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
+    /// So many units are looked at in one go, in lanes of 16 bits.
     const LANES: usize = 8;
-    let strange = |units: &[[u8; 2]]| units.iter().fold(0, |strange, unit| strange | strangeness(*unit));
-    match code.last_chunk::<LANES>() {
-        // Of the last ones, some are looked at twice, so that none is looked at alone.
-        Some(last) => strange(&code[..code.len() & !(LANES - 1)]) | strange(last) != 0,
-        None => strange(code) != 0,
+    let (code, to) = (code.as_chunks::<2>().0, to.as_chunks_mut::<2>().0);
+    let copy = |units: &[[u8; 2]], to: &mut [[MaybeUninit<u8>; 2]]| {
+        units.iter().zip(to).fold(0, |strange, (unit, to)| {
+            *to = unit.map(MaybeUninit::new);
+            strange | strangeness(u16::from_le_bytes(*unit))
+        })
+    };
+    let whole = code.len() & !(LANES - 1);
+    let strange = copy(&code[..whole], &mut to[..whole]);
+    match (code.last_chunk::<LANES>(), to.last_chunk_mut::<LANES>()) {
+        // Of the last ones, some are copied twice, so that none is copied alone.
+        (Some(code), Some(to)) => strange | copy(code, to) != 0,
+        _ => copy(code, to) != 0,
     }
 }
 
 /// Not 0 for an opcode of a running interpreter; a counter that looks like one is none. All arithmetic.
 #[inline(always)]
-fn strangeness(unit: [u8; 2]) -> u16 {
-    let unit = u16::from_le_bytes(unit);
+fn strangeness(unit: u16) -> u16 {
     let opcode = unit & 0xff;
     let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) & 0x100;
     let is_counter = VERSION.counter.map_or(0, |counter| if unit == counter { 0x100 } else { 0 });
