@@ -339,6 +339,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         self.stack.truncate(base);
     }
 
+    /// Notes that names were pushed from the slot `first` on.
+    fn note_names(&mut self, first: usize, are_immortal: bool) {
+        if are_immortal && self.n_names == first {
+            self.n_names = self.stack.len();
+        }
+    }
+
     /// Any instruction that loaders do not meet often.
     #[inline(never)]
     fn any(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
@@ -635,7 +642,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let hashes = self.data.hashes(oparg)?;
         let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
         let (mut at_count, mut at_name) = (0, 0);
-        let mut are_immortal = self.n_names == self.stack.len();
+        let (first, mut are_immortal) = (self.stack.len(), true);
         self.stack.reserve(hashes.len());
         hashes.iter().take(AHEAD).for_each(|hash| self.executor.expect(u32::from_le_bytes(*hash)));
         for (at, hash) in hashes.iter().enumerate() {
@@ -663,9 +670,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             are_immortal &= is_immortal;
             self.push(object, value.immortal(is_immortal));
         }
-        if are_immortal {
-            self.n_names = self.stack.len();
-        }
+        self.note_names(first, are_immortal);
         *self.data.rest(Section::Counts) = &counts[at_count..];
         *self.data.rest(Section::Names) = &names[at_name..];
         Ok(())

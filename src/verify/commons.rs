@@ -114,6 +114,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         self.check_operand(instruction)?;
         let (n_common, is_names) = (self.n_common(op), op == Op::LoadManyNames);
         let (references, mut at) = (*self.data.rest(Section::References), 0);
+        let (first, mut are_immortal) = (self.stack.len(), is_names && E::NAMES_ARE_IMMORTAL);
         // Each takes a byte at least.
         self.stack.reserve((oparg as usize).min(references.len()));
         for _ in 0..oparg {
@@ -131,7 +132,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             }
             let value = self.loaded(instruction);
             self.push_loaded(instruction, value)?;
+            are_immortal = false;
         }
+        self.note_names(first, are_immortal);
         *self.data.rest(Section::References) = &references[at..];
         Ok(())
     }
