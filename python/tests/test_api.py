@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import gc
 import inspect
 import marshal
 import mmap
@@ -345,6 +346,28 @@ class Files(Project):
         for spelled in (path, str(path)):
             self.assertEqual(rehydrate.load(spelled).co_filename, "x.py")
         self.assertEqual(rehydrate.load(path, filename="y.py").co_filename, "y.py")
+
+    def test_slots_that_held_names_hold_others_later(self):
+        listing = self.write("listing", f"""\
+            .python {sys.version_info[0]}.{sys.version_info[1]}
+            MAKE_NAMES 'first_name' 'second_name'
+            BUILD_TUPLE_NEAR 0 1 0
+            BUILD_TUPLE 2
+            BUILD_LIST 2
+            BUILD_TUPLE_NEAR 0 0
+            BUILD_TUPLE_NEAR 0 1
+            BUILD_TUPLE 3
+            RETURN_VALUE
+            """)
+        self.python("-m", "rehydrate", "asm", str(listing), "-o", "stream", hook=False)
+        loaded = rehydrate.load(self.root / "stream")
+        of_list = ["first_name", ("second_name", ("first_name", "second_name", "first_name"))]
+        inner = (of_list, of_list)
+        expected = (of_list, inner, (of_list, inner))
+        self.assertEqual(loaded, expected)
+        for where in (lambda value: value[0], lambda value: value[1]):
+            self.assertEqual(sys.getrefcount(where(loaded)), sys.getrefcount(where(expected)) - 1)
+            self.assertTrue(gc.is_tracked(where(loaded)))
 
     def test_load_says_which_file_cannot_be_opened(self):
         for path, kind in [(self.root / "none", FileNotFoundError), (self.root / "größe" / "x", FileNotFoundError)]:

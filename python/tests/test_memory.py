@@ -109,6 +109,18 @@ class Leaks(unittest.TestCase):
 
         self.assert_flat(work)
 
+    @unittest.skipIf(sys.version_info < (3, 12), "it has no opcodes of a running interpreter")
+    def test_refusals_of_bytecode(self):
+        function = next(const for const in self.code.co_consts if hasattr(const, "co_code"))
+        at = self.stream.index(function._co_code_adaptive)
+        bad = self.stream[:at] + b"\xff" + self.stream[at + 1 :]
+
+        def work():
+            with self.assertRaisesRegex(ValueError, "cannot read back"):
+                rehydrate.loads(bad)
+
+        self.assert_flat(work)
+
     def test_refusals(self):
         stream = bytearray(self.stream)
         bad = [bytes(stream[: len(stream) * n // 7]) for n in range(7)] + [bytes(stream[:-40] + b"\xff" * 40)]
