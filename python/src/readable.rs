@@ -21,8 +21,8 @@ impl Readable {
     pub(crate) fn new(python: Version) -> Self {
         let mut reach = caches::units(python).unwrap_or([0; 256]);
         for (opcode, n) in reach.iter_mut().enumerate().filter(|(_, n)| **n == 0) {
-            // CACHE and RESERVED have none; what a running interpreter specializes has those of what it was.
-            *n = if matches!(opcode, 0 | 17) { 1 } else { MOST_UNITS as u8 };
+            // CACHE and, from 3.12 on, RESERVED have none; what a running interpreter specializes has those of what it was.
+            *n = if opcode == 0 || opcode == 17 && cfg!(Py_3_12) { 1 } else { MOST_UNITS as u8 };
         }
         // What looks like this counter, which often stands near the end in 3.14, is an instruction without caches.
         if let Some([opcode, _]) = VERSION.counter.map(u16::to_le_bytes) {

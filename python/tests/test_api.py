@@ -284,7 +284,7 @@ class Refusals(unittest.TestCase):
 
     def test_streams_of_other_pythons_can_be_looked_into(self):
         # ("some text", 2.5) of Python 3.6.
-        stream = bytes.fromhex("5059492e0301330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
+        stream = bytes.fromhex("5059492e0401330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
         rehydrate.verify(stream)
         self.assertIn("MAKE_STRING", rehydrate.disassemble(stream))
         with self.assertRaisesRegex(ValueError, "is of Python 3.6"):
@@ -346,6 +346,36 @@ class Files(Project):
         for spelled in (path, str(path)):
             self.assertEqual(rehydrate.load(spelled).co_filename, "x.py")
         self.assertEqual(rehydrate.load(path, filename="y.py").co_filename, "y.py")
+
+    def test_caches_of_loaded_bytecode_lie_inside(self):
+        """To read `co_code` clears them: the debug allocator sees what is written behind the end."""
+        script = """
+            import opcode, sys
+            import rehydrate
+            from rehydrate import _native
+            _native._force_path(sys.argv[1])
+            code = compile("a = b = c = d = e = f = g = h = i = j = k = l = m = n = 1", "x.py", "exec")
+            stream, bytecode = rehydrate.dumps(code), code._co_code_adaptive
+            at, n_units = stream.index(bytecode), len(bytecode) // 2
+            nop = bytes([opcode.opmap["NOP"], 0])
+            n_loaded = n_refused = 0
+            for last in range(1, 14):
+                for op in range(256):
+                    changed = nop * (n_units - last) + bytes([op, 0]) + nop * (last - 1)
+                    try:
+                        loaded = rehydrate.loads(stream[:at] + changed + stream[at + len(bytecode) :])
+                    except ValueError:
+                        n_refused += 1
+                        continue
+                    n_loaded += 1
+                    assert len(loaded.co_code) == len(bytecode)
+            print(n_loaded > n_refused > 0)
+            """
+        path = self.write("script.py", script)
+        for way in ("direct", "constructor"):
+            with self.subTest(way):
+                run = self.python(path, way, hook=False, env={"PYTHONMALLOC": "debug"})
+                self.assertEqual(run.stdout, "True\n")
 
     def test_slots_that_held_names_hold_others_later(self):
         listing = self.write("listing", f"""\
