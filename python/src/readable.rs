@@ -34,7 +34,9 @@ impl Readable {
     /// Whether CPython can certainly read it, by a look at each unit that does not ask which ones are caches: none looks like an
     /// opcode of a running interpreter, and none so near the end that its caches could go beyond.
     pub(crate) fn accepts(&self, quickened: &[u8]) -> bool {
-        self.ends(quickened) && !quickened.as_chunks().0.iter().any(|unit| strangeness(u16::from_le_bytes(*unit)) != 0)
+        // All are looked at, so that the compiler takes several at once.
+        self.ends(quickened)
+            && quickened.as_chunks().0.iter().fold(0, |strange, unit| strange | strangeness(*unit)) == 0
     }
 
     /// Whether it is whole units, and none stands so near the end that its caches could go beyond.
@@ -62,7 +64,7 @@ pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
     let copy = |units: &[[u8; 2]], to: &mut [[MaybeUninit<u8>; 2]]| {
         units.iter().zip(to).fold(0, |strange, (unit, to)| {
             *to = unit.map(MaybeUninit::new);
-            strange | strangeness(u16::from_le_bytes(*unit))
+            strange | strangeness(*unit)
         })
     };
     let whole = code.len() & !(LANES - 1);
@@ -76,7 +78,8 @@ pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
 
 /// Not 0 for an opcode of a running interpreter; a counter that looks like one is none. All arithmetic.
 #[inline(always)]
-fn strangeness(unit: u16) -> u16 {
+fn strangeness(unit: [u8; 2]) -> u16 {
+    let unit = u16::from_le_bytes(unit);
     let opcode = unit & 0xff;
     let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) & 0x100;
     let is_counter = VERSION.counter.map_or(0, |counter| if unit == counter { 0x100 } else { 0 });
