@@ -144,7 +144,10 @@ impl Classes {
                 match field.kind() {
                     FieldKind::Names => items.for_each(|name| classes.is_name[name.index()] = true),
                     FieldKind::Tuple => {}
-                    _ => classes.is_identifier[operand.index()] |= matches!(field, Field::Name | Field::QualName),
+                    _ => {
+                        let is_kept = matches!(field, Field::Name | Field::QualName | Field::FileName);
+                        classes.is_identifier[operand.index()] |= is_kept;
+                    }
                 }
             }
         }
