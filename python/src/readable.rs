@@ -34,9 +34,11 @@ impl Readable {
     /// Whether CPython can certainly read it, by a look at each unit that does not ask which ones are caches: none looks like an
     /// opcode of a running interpreter, and none so near the end that its caches could go beyond.
     pub(crate) fn accepts(&self, quickened: &[u8]) -> bool {
-        // All are looked at, so that the compiler takes several at once.
-        self.ends(quickened)
-            && quickened.as_chunks().0.iter().fold(0, |strange, unit| strange | strangeness(*unit)) == 0
+        let (chunks, rest) = quickened.as_chunks::<2>().0.as_chunks::<LANES>();
+        let mut last = [[0; 2]; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        let seen = chunks.iter().chain([&last]).fold(Seen::NOTHING, Seen::and);
+        self.ends(quickened) && !seen.is_strange()
     }
 
     /// Whether it is whole units, and none stands so near the end that its caches could go beyond.
@@ -54,35 +56,68 @@ impl Readable {
     }
 }
 
+/// So many units are looked at in one go.
+const LANES: usize = 16;
+
 /// Copies bytecode to a place of its length, and says whether one of its units looks like an opcode of a running interpreter: in one
 /// pass, as the processor foresees the end of neither of two.
 #[inline(always)]
 pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
-    /// So many units are looked at in one go, in lanes of 16 bits.
-    const LANES: usize = 8;
     let (code, to) = (code.as_chunks::<2>().0, to.as_chunks_mut::<2>().0);
-    let copy = |units: &[[u8; 2]], to: &mut [[MaybeUninit<u8>; 2]]| {
-        units.iter().zip(to).fold(0, |strange, (unit, to)| {
-            *to = unit.map(MaybeUninit::new);
-            strange | strangeness(*unit)
-        })
-    };
-    let whole = code.len() & !(LANES - 1);
-    let strange = copy(&code[..whole], &mut to[..whole]);
-    match (code.last_chunk::<LANES>(), to.last_chunk_mut::<LANES>()) {
-        // Of the last ones, some are copied twice, so that none is copied alone.
-        (Some(code), Some(to)) => strange | copy(code, to) != 0,
-        _ => copy(code, to) != 0,
+    let mut seen = Seen::NOTHING;
+    for (chunk, to) in code.as_chunks().0.iter().zip(to.as_chunks_mut::<LANES>().0) {
+        *to = chunk.map(|unit| unit.map(MaybeUninit::new));
+        seen = seen.and(chunk);
     }
+    match (code.last_chunk(), to.last_chunk_mut::<LANES>()) {
+        // Of the last ones, some are copied twice, so that none is copied alone.
+        (Some(chunk), Some(to)) => {
+            *to = chunk.map(|unit| unit.map(MaybeUninit::new));
+            seen = seen.and(chunk);
+        }
+        _ => {
+            let mut chunk = [[0; 2]; LANES];
+            for ((unit, to), lane) in code.iter().zip(to).zip(&mut chunk) {
+                *to = unit.map(MaybeUninit::new);
+                *lane = *unit;
+            }
+            seen = seen.and(&chunk);
+        }
+    }
+    seen.is_strange()
 }
 
-/// Not 0 for an opcode of a running interpreter; a counter that looks like one is none. All arithmetic.
-#[inline(always)]
-fn strangeness(unit: [u8; 2]) -> u16 {
-    let unit = u16::from_le_bytes(unit);
-    let opcode = unit & 0xff;
-    let is_instrumented = (opcode + (0x100 - VERSION.first_instrumented)) & 0x100;
-    let is_counter = VERSION.counter.map_or(0, |counter| if unit == counter { 0x100 } else { 0 });
-    let enters = VERSION.enter_executor.map_or(0, |enter| if opcode == u16::from(enter) { 0x100 } else { 0 });
-    is_instrumented & !is_counter | enters
+/// What was seen in some units, by lane.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The highest opcode; a counter that looks like one is none.
+    highest: [i16; LANES],
+    /// Not 0 if an opcode enters an executor.
+    enters: [i16; LANES],
+}
+
+impl Seen {
+    const NOTHING: Self = Self { highest: [0; LANES], enters: [0; LANES] };
+
+    /// After a look at more. All arithmetic, and of what a processor does with lanes of 16 bits.
+    #[inline(always)]
+    fn and(mut self, units: &[[u8; 2]; LANES]) -> Self {
+        for (lane, unit) in units.iter().enumerate() {
+            let unit = i16::from_le_bytes(*unit);
+            let opcode = unit & 0xff;
+            let is_counter = VERSION.counter.is_some_and(|counter| unit == counter.cast_signed());
+            let enters = VERSION.enter_executor.is_some_and(|enter| opcode == i16::from(enter));
+            self.highest[lane] = self.highest[lane].max(if is_counter { 0 } else { opcode });
+            self.enters[lane] |= if enters { !0 } else { 0 };
+        }
+        self
+    }
+
+    /// Whether there was what looks like an opcode of a running interpreter.
+    #[inline(always)]
+    fn is_strange(self) -> bool {
+        let highest = self.highest.into_iter().fold(0, i16::max);
+        let enters = self.enters.into_iter().fold(0, |enters, lane| enters | lane);
+        highest >= VERSION.first_instrumented.cast_signed() || enters != 0
+    }
 }
