@@ -488,10 +488,17 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             n_names: self.n_names,
             base: self.stack.len(),
             traits: Traits::OF_NONE,
+            are_names: false,
         };
         let made = self.executor.tuple(&mut items);
-        let Items { at, base, traits, .. } = items;
+        let Items { at, base, traits, are_names, .. } = items;
         let Some(object) = made? else { return Err(self.wrong_reference::<NEAR>(instruction, at).into()) };
+        if are_names {
+            *self.data.rest(Section::References) = &references[at..];
+            self.count(0, n);
+            self.push(object, tuple(Traits::OF_NONE.and(Value::str(true, true)), n));
+            return Ok(());
+        }
         if traits.all & STALE == 0 {
             self.share_copied::<NEAR>(n);
         }

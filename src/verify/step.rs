@@ -6,7 +6,7 @@ use std::hint::select_unpredictable;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 
-use super::value::{IMMORTAL, Slot, Traits, UNTRACKED, Value};
+use super::value::{IMMORTAL, Slot, Traits, UNTRACKED};
 use crate::error::Error;
 use crate::isa::{Instruction, Intrinsic};
 use crate::python::{CodeNumbers, Derived, Python};
@@ -206,6 +206,8 @@ pub struct Items<'s, 'v, E: Executor<'v>, const NEAR: bool> {
     pub(super) base: usize,
     /// What all those have that were taken or copied, and how deep they nest.
     pub(super) traits: Traits,
+    /// All of them are names, and nothing else is known of them.
+    pub(super) are_names: bool,
 }
 
 impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
@@ -222,25 +224,43 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
         if NEAR && E::NAMES_ARE_IMMORTAL && self.write_names_to(places) {
             return true;
         }
-        let (stack, mut base, mut traits, mut at) = (self.stack, self.base, self.traits, 0);
-        let mut places = places.iter_mut().rev();
-        let are_there = loop {
-            let Some(place) = places.next() else { break true };
-            let Some((reference, after)) = next_reference::<NEAR>(self.references, at) else { break false };
-            let is_taken = reference == 0;
-            // Whether it is taken cannot be foreseen, so nothing branches on it alone.
-            let slot = select_unpredictable(is_taken, base, reference as usize).wrapping_sub(1);
-            let Some(Slot { object, value }) = stack.get(slot) else { break false };
-            if !is_taken & !value.has(IMMORTAL) {
-                E::retain(*object);
-            }
-            place.write(*object);
-            traits = traits.and(*value);
-            base -= usize::from(is_taken);
-            at = after;
+        // All is in registers meanwhile.
+        let (mut items, n) = (Self { ..*self }, places.len());
+        let are_there = if NEAR {
+            let near = items.references.as_chunks().0;
+            let near = near.get(..n).unwrap_or(near);
+            let n_there = near.iter().enumerate().take_while(|(at, reference)| {
+                let item = items.item(u16::from_le_bytes(**reference).into());
+                item.map(|item| places[n - 1 - at].write(item)).is_some()
+            });
+            let n_there = n_there.count();
+            items.at = NEAR_LEN * n_there;
+            n_there == n
+        } else {
+            places.iter_mut().rev().all(|place| {
+                let next = varint::next(items.references, items.at);
+                let item = next.and_then(|(reference, after)| Some((items.item(reference)?, after)));
+                item.map(|(item, after)| (place.write(item), items.at = after)).is_some()
+            })
         };
-        (self.base, self.traits, self.at) = (base, traits, at);
+        *self = items;
         are_there
+    }
+
+    /// The item of a reference, with a reference to the object.
+    #[inline(always)]
+    fn item(&mut self, reference: u32) -> Option<E::Object> {
+        let is_taken = reference == 0;
+        // Whether it is taken cannot be foreseen, so nothing branches on it alone.
+        let slot = select_unpredictable(is_taken, self.base, reference as usize).wrapping_sub(1);
+        let Slot { object, value } = self.stack.get(slot)?;
+        // Of those that are copied few are counted, which can be foreseen: a branch on both at once.
+        if (IMMORTAL * u16::from(is_taken) | value.traits) & IMMORTAL == 0 {
+            E::retain(*object);
+        }
+        self.traits = self.traits.and(*value);
+        self.base -= usize::from(is_taken);
+        Some(*object)
     }
 
     /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked.
@@ -248,19 +268,20 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
     fn write_names_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
         let references = self.references.as_chunks().0.get(..places.len());
         let (Some(references), Some(names)) = (references, self.stack.get(..self.n_names)) else { return false };
-        for (place, reference) in places.iter_mut().rev().zip(references) {
-            let slot = usize::from(u16::from_le_bytes(*reference)).wrapping_sub(1);
+        let n = places.len();
+        for at in 0..n {
+            let slot = usize::from(u16::from_le_bytes(references[at])).wrapping_sub(1);
             let Some(name) = names.get(slot) else { return false };
-            place.write(name.object);
+            places[n - 1 - at].write(name.object);
         }
-        (self.at, self.traits) = (NEAR_LEN * places.len(), self.traits.and(Value::str(true, true).immortal(true)));
+        (self.at, self.are_names) = (NEAR_LEN * n, true);
         true
     }
 
     /// Whether one of those that were had is, or holds, what the collector may have to free.
     #[inline]
     pub fn hold_collectable(&self) -> bool {
-        self.traits.all & UNTRACKED == 0
+        !self.are_names && self.traits.all & UNTRACKED == 0
     }
 }
 
