@@ -14,6 +14,7 @@
 mod code;
 mod commons;
 mod step;
+mod text;
 mod value;
 
 pub use commons::{CommonTable, Commons, execute_table, verify_table};
@@ -21,6 +22,7 @@ pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, Tabl
 
 use code::Bytecode;
 use step::next_reference;
+use text::{is_ascii, is_name_like};
 use value::{
     BYTES, CODE, DICT, FLOAT, FREEZABLE, HASHABLE, LIST, SETTLED, STALE, Slot, TUPLE, Traits, UNTRACKED, Value, tuple,
 };
@@ -605,8 +607,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             self.check_operand(instruction)?;
         }
         let section = if class.interned { Section::Names } else { Section::Strings };
+        let data = *self.data.rest(section);
         let text = self.data.take(section, instruction.oparg)?;
-        if text.is_ascii() == class.wide || class.wide && Str::utf8(text, class.interned).is_err() {
+        if is_ascii(text, data) == class.wide || class.wide && Str::utf8(text, class.interned).is_err() {
             return Err(self.wrong_text(instruction, section, text).into());
         }
         let object = self.make(Step::Str { text, wide: class.wide, interned: class.interned })?;
@@ -745,23 +748,6 @@ const _: () = assert!(common::NAMES.len() == 256);
 const AHEAD: usize = 16;
 
 const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
-
-/// Whether CPython interns a constant with this text.
-///
-/// Source: CPython `Objects/codeobject.c`, `all_name_chars`.
-fn is_name_like(text: &[u8]) -> bool {
-    /// By byte.
-    static IS_OF_NAME: [bool; 256] = {
-        let mut is_of_name = [false; 256];
-        let mut byte = 0;
-        while byte < is_of_name.len() {
-            is_of_name[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_';
-            byte += 1;
-        }
-        is_of_name
-    };
-    text.iter().all(|byte| IS_OF_NAME[usize::from(*byte)])
-}
 
 /// Whether an int in two's complement takes no fewer bytes.
 fn is_shortest(bytes: &[u8]) -> bool {
