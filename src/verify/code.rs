@@ -36,10 +36,10 @@ impl<O: Copy, const N: usize> Operands<O, N> {
     /// Does something with those to which there are new references.
     #[inline(always)]
     fn each_retained(&self, mut apply: impl FnMut(O)) {
-        let mut left = self.retained;
-        while left != 0 {
-            apply(self.objects[left.trailing_zeros() as usize]);
-            left &= left - 1;
+        for (bit, object) in self.objects.into_iter().enumerate() {
+            if self.retained >> bit & 1 != 0 {
+                apply(object);
+            }
         }
     }
 }
@@ -80,7 +80,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let [names, consts, variables, name, qualname, filename] = operands.values;
         let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
         if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
-            return Err(self.wrong_operands(&operands.values).into());
+            let values = operands.values;
+            return Err(self.wrong_operands(&values).into());
         }
         if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
