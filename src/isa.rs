@@ -387,7 +387,7 @@ instructions! {
     0x1b MakeNames "MAKE_NAMES" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
         "As MAKE_STRINGS, of str that code objects use as names, with their hashes";
     0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
-        "As MAKE_NAMES, of constants that look like names, and of names of code objects";
+        "As MAKE_NAMES, of constants that look like names, and of names and filenames of code objects";
     0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Slots) Pops::FullCode => 1, Own,
         "As MAKE_CODE, of numbers of fixed size, with bytecode as CPython holds it, or without its caches";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,

@@ -1103,7 +1103,8 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
         if !(DIRECT && code.is_interned && bytecode.is_quickened && is_small(code)) {
             // What another function sees has to be in memory, so it sees a copy: else everything had to be there.
-            let (Ok(operands), Ok(tables)) = (<[_; 6]>::try_from(code.operands), <[_; 4]>::try_from(code.tables)) else {
+            let (Ok(operands), Ok(tables)) = (<[_; 6]>::try_from(code.operands), <[_; 4]>::try_from(code.tables))
+            else {
                 unreachable!("so many have code objects of these versions")
             };
             return self.any_code(&CodeStep { operands: &operands, tables: &tables, ..**code });

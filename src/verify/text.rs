@@ -39,7 +39,9 @@ pub(super) fn is_name_like(text: &[u8]) -> bool {
     let is_of_name = |byte: &u8| IS_OF_NAME[usize::from(*byte)];
     match text.split_first_chunk::<8>() {
         // Most texts have something else there.
-        Some((first, rest)) => first.iter().fold(true, |all, byte| all & is_of_name(byte)) && rest.iter().all(is_of_name),
+        Some((first, rest)) => {
+            first.iter().fold(true, |all, byte| all & is_of_name(byte)) && rest.iter().all(is_of_name)
+        }
         None => text.iter().all(is_of_name),
     }
 }
