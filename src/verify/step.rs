@@ -255,7 +255,8 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
         let slot = select_unpredictable(is_taken, self.base, reference as usize).wrapping_sub(1);
         let Slot { object, value } = self.stack.get(slot)?;
         // Of those that are copied few are counted, which can be foreseen: a branch on both at once.
-        if (IMMORTAL * u16::from(is_taken) | value.traits) & IMMORTAL == 0 {
+        let taken = u16::from(is_taken) * IMMORTAL;
+        if (taken | value.traits) & IMMORTAL == 0 {
             E::retain(*object);
         }
         self.traits = self.traits.and(*value);
