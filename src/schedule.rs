@@ -13,7 +13,7 @@ use crate::heap::Object;
 use crate::isa::{Instruction, Op};
 use crate::key::Sharing;
 use crate::profile::Profile;
-use crate::python::{Field, FieldKind};
+use crate::python::FieldKind;
 use crate::share::{Decision, Shared, is_batched};
 
 /// What waits where.
@@ -127,7 +127,7 @@ pub(crate) fn schedule_as(
 pub(crate) struct Classes {
     /// By node: whether a code object uses it as a name.
     is_name: Vec<bool>,
-    /// By node: whether it is the name or qualified name of a code object, or looks like a name where a constant holds it.
+    /// By node: whether it is the name, qualified name or filename of a code object, or looks like a name where a constant holds it.
     is_identifier: Vec<bool>,
 }
 
@@ -144,10 +144,7 @@ impl Classes {
                 match field.kind() {
                     FieldKind::Names => items.for_each(|name| classes.is_name[name.index()] = true),
                     FieldKind::Tuple => {}
-                    _ => {
-                        let is_kept = matches!(field, Field::Name | Field::QualName | Field::FileName);
-                        classes.is_identifier[operand.index()] |= is_kept;
-                    }
+                    _ => classes.is_identifier[operand.index()] = true,
                 }
             }
         }

@@ -495,6 +495,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let made = self.executor.tuple(&mut items);
         let Items { at, base, traits, are_names, .. } = items;
         let Some(object) = made? else { return Err(self.wrong_reference::<NEAR>(instruction, at).into()) };
+        // Nothing was taken, and there is no dict among them.
         if are_names {
             *self.data.rest(Section::References) = &references[at..];
             self.count(0, n);

@@ -436,8 +436,8 @@ struct Machine<'m, const DIRECT: bool> {
     /// The filename that the container states, and the one that takes its place.
     stated_filename: &'m str,
     filename: Option<*mut PyObject>,
-    /// An object whose text is the stated filename.
-    replaced: *mut PyObject,
+    /// A str whose text is the stated filename. It is kept: another could take its place in memory.
+    replaced: Option<Bound<'m, PyAny>>,
 }
 
 impl<const DIRECT: bool> Drop for Machine<'_, DIRECT> {
@@ -464,11 +464,11 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             tables: Default::default(),
             scratch: Vec::new(),
             stated_filename: &image.filename,
-            // The stream's own is interned as marshal's is, so it stays where it is the same.
+            // The stream's own is interned, as marshal's is, so it stays where it is the same.
             filename: filename
                 .filter(|filename| filename.to_string_lossy() != image.filename)
                 .map(|filename| filename.as_ptr()),
-            replaced: ptr::null_mut(),
+            replaced: None,
         }
     }
 
@@ -804,7 +804,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     #[inline(always)]
     fn filename(&mut self, own: *mut PyObject) -> *mut PyObject {
         let Some(filename) = self.filename else { return own };
-        if own == self.replaced || self.is_stated(own) { filename } else { own }
+        let is_replaced = self.replaced.as_ref().is_some_and(|replaced| replaced.as_ptr() == own);
+        if is_replaced || self.is_stated(own) { filename } else { own }
     }
 
     #[cold]
@@ -813,7 +814,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let text = unsafe { Bound::from_borrowed_ptr(self.py, filename) };
         let is_stated = text.cast::<PyString>().is_ok_and(|text| text.to_string_lossy() == self.stated_filename);
         if is_stated {
-            self.replaced = filename;
+            self.replaced = Some(text);
         }
         is_stated
     }
@@ -1102,7 +1103,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     fn code(&mut self, code: &Checked<CodeStep<'_, *mut PyObject>>) -> Outcome<*mut PyObject> {
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
         if !(DIRECT && code.is_interned && bytecode.is_quickened && is_small(code)) {
-            // What another function sees has to be in memory, so it sees a copy: else everything had to be there.
+            // A copy: the original would have to stand in memory for it, on the fast path, too.
             let (Ok(operands), Ok(tables)) = (<[_; 6]>::try_from(code.operands), <[_; 4]>::try_from(code.tables))
             else {
                 unreachable!("so many have code objects of these versions")

@@ -59,7 +59,7 @@ impl Readable {
 /// So many units are looked at in one go.
 const LANES: usize = 16;
 
-/// Copies bytecode to a place of its length, and says whether one of its units looks like an opcode of a running interpreter: in one
+/// Copies bytecode, of whole units, to a place of its length, and says whether one of its units looks like an opcode of a running interpreter: in one
 /// pass, as the processor foresees the end of neither of two.
 #[inline(always)]
 pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
@@ -99,7 +99,7 @@ struct Seen {
 impl Seen {
     const NOTHING: Self = Self { highest: [0; LANES], enters: [0; LANES] };
 
-    /// After a look at more. All arithmetic, and of what a processor does with lanes of 16 bits.
+    /// After a look at so many more: without a branch, so that the compiler takes several at once.
     #[inline(always)]
     fn and(mut self, units: &[[u8; 2]; LANES]) -> Self {
         for (lane, unit) in units.iter().enumerate() {

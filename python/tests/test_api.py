@@ -4,8 +4,10 @@ import ast
 import doctest
 import gc
 import inspect
+import itertools
 import marshal
 import mmap
+import opcode
 import os
 import pydoc
 import struct
@@ -332,6 +334,17 @@ class Filenames(unittest.TestCase):
             with self.assertRaises(TypeError):
                 rehydrate.loads(stream, filename=name)
 
+    def test_filename_replaces_none_that_another_was_in_the_place_of(self):
+        """Filenames that are freed before the next one is made, which is then where they were."""
+        code = rehydrate.disassemble(rehydrate.dumps(compile("0", "a.py", "exec")))
+        tables = "".join(line.strip() + "\n" for line in code.splitlines() if line.lstrip().startswith((".numbers", ".co_")))
+        listing = f".python {sys.version_info[0]}.{sys.version_info[1]}\n.filename 'a.py'\n"
+        listing += "MAKE_IDENTIFIERS '<module>'\nLOAD_COMMON_CONST ()\n"
+        for name in ("a.py", "b.py", "a.py", "c.py"):
+            listing += f"MAKE_STRING '{name}'\nMAKE_FULL_CODE 1 1 1 0 0 pop\n{tables}"
+        loaded = rehydrate.loads(_native.assemble(listing + "BUILD_TUPLE 4\nRETURN_VALUE\n"), filename="new.py")
+        self.assertEqual([code.co_filename for code in loaded], ["new.py", "b.py", "new.py", "c.py"])
+
     def test_filename_does_nothing_to_other_values(self):
         self.assertEqual(rehydrate.loads(rehydrate.dumps([1]), filename="x"), [1])
 
@@ -376,6 +389,21 @@ class Files(Project):
             with self.subTest(way):
                 run = self.python(path, way, hook=False, env={"PYTHONMALLOC": "debug"})
                 self.assertEqual(run.stdout, "True\n")
+
+    @unittest.skipIf(sys.version_info < (3, 12), "it has no such opcodes")
+    def test_opcodes_of_a_running_interpreter_are_refused_wherever_they_stand(self):
+        nop, instrumented_line = bytes([opcode.opmap["NOP"], 0]), b"\xfe\x00"
+        end = bytes([opcode.opmap["RETURN_VALUE"], 0])
+        running = {instrumented_line, bytes([opcode.opmap.get("ENTER_EXECUTOR", 254), 0])}
+        for n_units in range(1, 51):
+            code = compile("", "x.py", "exec").replace(co_code=nop * (n_units - 1) + end)
+            stream, bytecode = rehydrate.dumps(code), code._co_code_adaptive
+            self.assertEqual(rehydrate.loads(stream).co_code, code.co_code)
+            at = stream.index(bytecode)
+            for unit, place in itertools.product(running, range(n_units)):
+                changed = bytecode[: 2 * place] + unit + bytecode[2 * place + 2 :]
+                with self.assertRaisesRegex(ValueError, "cannot read back", msg=f"{unit} at {place} of {n_units}"):
+                    rehydrate.loads(stream[:at] + changed + stream[at + len(bytecode) :])
 
     def test_slots_that_held_names_hold_others_later(self):
         listing = self.write("listing", f"""\

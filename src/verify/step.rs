@@ -206,7 +206,7 @@ pub struct Items<'s, 'v, E: Executor<'v>, const NEAR: bool> {
     pub(super) base: usize,
     /// What all those have that were taken or copied, and how deep they nest.
     pub(super) traits: Traits,
-    /// All of them are names, and nothing else is known of them.
+    /// All of them are interned str that are immortal; the traits do not say so.
     pub(super) are_names: bool,
 }
 
@@ -264,7 +264,8 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
         Some(*object)
     }
 
-    /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked.
+    /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked. If not, some places may
+    /// have been written, without a reference.
     #[inline(always)]
     fn write_names_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
         let references = self.references.as_chunks().0.get(..places.len());

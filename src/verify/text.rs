@@ -1,4 +1,4 @@
-//! What a text is made of. Most are short, and no two of a length: a loop that goes character by character ends where the processor
+//! What a text is made of. Most are short, and the next one is of another length: a loop that goes character by character ends where the processor
 //! does not foresee it.
 
 /// So many bytes are looked at in one go.
@@ -14,7 +14,7 @@ pub(super) fn is_ascii(text: &[u8], data: &[u8]) -> bool {
     match text.last_chunk() {
         Some(last) => look(text.as_chunks().0.iter().fold(0, look), last) & HIGH == 0,
         None => match data.first_chunk() {
-            // What follows the text is shifted out.
+            // What follows the text is masked out.
             Some(first) => look(0, first) & HIGH & !(u128::MAX << (8 * text.len())) == 0,
             None => text.is_ascii(),
         },
