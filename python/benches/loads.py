@@ -1,4 +1,4 @@
-"""Measures rehydrate.loads against marshal.loads, in turn: warm, with the collector of cycles, and cold.
+"""Measures rehydrate.loads against marshal.loads, round by round: warm, with the collector of cycles, and cold.
 
     python python/benches/loads.py [--rounds 15] [--path direct|constructor|marshal] [warm] [collected] [cold]
 
@@ -6,13 +6,15 @@ Loads the standard library without its tests, compiled by this interpreter, and 
 process, in which every stream was loaded before, without the collector; "collected" is the same with it; "cold" is in
 fresh processes, one for each round of each side, which load each stream once, without the collector, ours with the hook
 installed, as in an application; what is found out about the interpreter at the first load is part of that. Results are
-kept alive until all are there; then freeing them is timed. Times are of the thread's CPU, in ms, of the fastest round.
+kept alive until all are there; then freeing them is timed. Which side comes first in a round is left to chance: it matters whose
+memory was freed before. Times are of the thread's CPU, in ms, of the fastest round.
 Ratios are marshal's time by ours: of the fastest rounds, and in brackets the median of the rounds' own.
 """
 
 import argparse
 import gc
 import marshal
+import random
 import sys
 import sysconfig
 import tempfile
@@ -76,7 +78,8 @@ def warm(dumps, streams, rounds, times):
     """The times of both sides, a round each: of loading, and of freeing."""
     sides = [], []
     for _ in range(rounds):
-        for side, load, data in zip(sides, (marshal.loads, rehydrate.loads), (dumps, streams)):
+        ways = list(zip(sides, (marshal.loads, rehydrate.loads), (dumps, streams)))
+        for side, load, data in random.sample(ways, len(ways)):
             side.append([seconds / times for seconds in timed(load, data * times)])
     return sides
 
