@@ -127,7 +127,8 @@ pub(crate) fn schedule_as(
 pub(crate) struct Classes {
     /// By node: whether a code object uses it as a name.
     is_name: Vec<bool>,
-    /// By node: whether it is the name, qualified name or filename of a code object, or looks like a name where a constant holds it.
+    /// By node: whether it is the name, qualified name or filename of a code object, or looks like a name where a constant
+    /// holds it.
     is_identifier: Vec<bool>,
 }
 

@@ -6,8 +6,8 @@ Loads the standard library without its tests, compiled by this interpreter, and 
 process, in which every stream was loaded before, without the collector; "collected" is the same with it; "cold" is in
 fresh processes, one for each round of each side, which load each stream once, without the collector, ours with the hook
 installed, as in an application; what is found out about the interpreter at the first load is part of that. Results are
-kept alive until all are there; then freeing them is timed. Which side comes first in a round is left to chance: it matters whose
-memory was freed before. Times are of the thread's CPU, in ms, of the fastest round.
+kept alive until all are there; then freeing them is timed. In one process, which side comes first in a round is left to
+chance: it matters whose memory was freed before. Times are of the thread's CPU, in ms, of the fastest round.
 Ratios are marshal's time by ours: of the fastest rounds, and in brackets the median of the rounds' own.
 """
 

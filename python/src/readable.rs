@@ -59,8 +59,8 @@ impl Readable {
 /// So many units are looked at in one go.
 const LANES: usize = 16;
 
-/// Copies bytecode, of whole units, to a place of its length, and says whether one of its units looks like an opcode of a running interpreter: in one
-/// pass, as the processor foresees the end of neither of two.
+/// Copies bytecode, of whole units, to a place of its length, and says whether one of them looks like an opcode of a running
+/// interpreter: in one pass, as the processor foresees the end of neither of two.
 #[inline(always)]
 pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
     let (code, to) = (code.as_chunks::<2>().0, to.as_chunks_mut::<2>().0);

@@ -224,27 +224,24 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
         if NEAR && E::NAMES_ARE_IMMORTAL && self.write_names_to(places) {
             return true;
         }
-        // All is in registers meanwhile.
-        let (mut items, n) = (Self { ..*self }, places.len());
-        let are_there = if NEAR {
-            let near = items.references.as_chunks().0;
+        let (references, n) = (self.references, places.len());
+        if NEAR {
+            let near = references.as_chunks().0;
             let near = near.get(..n).unwrap_or(near);
             let n_there = near.iter().enumerate().take_while(|(at, reference)| {
-                let item = items.item(u16::from_le_bytes(**reference).into());
+                let item = self.item(u16::from_le_bytes(**reference).into());
                 item.map(|item| places[n - 1 - at].write(item)).is_some()
             });
             let n_there = n_there.count();
-            items.at = NEAR_LEN * n_there;
+            self.at = NEAR_LEN * n_there;
             n_there == n
         } else {
             places.iter_mut().rev().all(|place| {
-                let next = varint::next(items.references, items.at);
-                let item = next.and_then(|(reference, after)| Some((items.item(reference)?, after)));
-                item.map(|(item, after)| (place.write(item), items.at = after)).is_some()
+                let next = next_reference::<NEAR>(references, self.at);
+                let item = next.and_then(|(reference, after)| Some((self.item(reference)?, after)));
+                item.map(|(item, after)| (place.write(item), self.at = after)).is_some()
             })
-        };
-        *self = items;
-        are_there
+        }
     }
 
     /// The item of a reference, with a reference to the object.
@@ -264,8 +261,8 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
         Some(*object)
     }
 
-    /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked. If not, some places may
-    /// have been written, without a reference.
+    /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked. If not, some places
+    /// may have been written, without a reference.
     #[inline(always)]
     fn write_names_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
         let references = self.references.as_chunks().0.get(..places.len());

@@ -1,5 +1,5 @@
-//! What a text is made of. Most are short, and the next one is of another length: a loop that goes character by character ends where the processor
-//! does not foresee it.
+//! What a text is made of. Most are short, and the next one is of another length: a loop that goes character by character ends
+//! where the processor does not foresee it.
 
 /// So many bytes are looked at in one go.
 const LANES: usize = 16;
