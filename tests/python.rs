@@ -1,8 +1,8 @@
 //! Builds the extension module for every CPython from 3.11 on that is found, and runs its tests there.
 //!
-//! The tests are Python's, in python/tests. A cargo within this one builds the module, with the profile of tests, into a
-//! target directory of its own (the outer one's is locked while it builds), which keeps what is built between the
-//! interpreters and between runs: of an interpreter, only pyo3 and the module itself are built anew.
+//! The tests are Python's, in python/tests. A cargo within this one, which has built all that it builds, builds the module in
+//! the same target directory, where most of what it depends on is there already: of an interpreter, only pyo3 and the module
+//! itself are built anew.
 
 mod common;
 
@@ -63,15 +63,14 @@ fn package(program: &Path) -> TempDir {
 
 /// Builds the module for an interpreter, and gives the library's path.
 fn build(program: &Path) -> PathBuf {
-    // Beside the directory of this test's own target, so that `cargo clean` takes it along.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python-tests");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target directory");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .args(["build", "--package", "rehydrate-python", "--locked", "--quiet", "--manifest-path"])
         .arg(at_root("Cargo.toml"))
         .arg("--target-dir")
-        .arg(&target)
+        .arg(target)
         .env("PYO3_PYTHON", program);
     // What the outer cargo says of its own package.
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PKG_")) {
