@@ -12,7 +12,7 @@ The other functions are for streams in hand: `dumps` and `loads` stand for those
 a whole .pyinit, and raises ValueError, with the position and the reason, if it is refused.
 """
 
-from __future__ import annotations
+# Annotations that need what is not imported are quoted: `__future__` is a module, too, which would be imported.
 
 try:
     from . import _hook, _native
@@ -55,13 +55,13 @@ __all__ = [
 
 
 def compile_file(
-    pyc_or_py: str | os.PathLike[str],
-    target: str | os.PathLike[str] | None = None,
+    pyc_or_py: "str | os.PathLike[str]",
+    target: "str | os.PathLike[str] | None" = None,
     *,
-    profile: _Profile = "load",
-    sharing: _Sharing = "structural",
+    profile: "_Profile" = "load",
+    sharing: "_Sharing" = "structural",
     optimize: int = -1,
-    invalidation_mode: PycInvalidationMode | None = None,
+    invalidation_mode: "PycInvalidationMode | None" = None,
 ) -> str:
     """Compile a .pyc, or a source, into an initializer, and return the path of that.
 
@@ -80,7 +80,7 @@ def compile_file(
     )
 
 
-def install(*, bundles: Iterable[str | os.PathLike[str]] = ()) -> None:
+def install(*, bundles: "Iterable[str | os.PathLike[str]]" = ()) -> None:
     """Make imports use the initializers in __pycache__, and those of *bundles*: the paths of .pybundle files.
 
     Where there is none, or a stale one, a module is imported as ever, and its initializer is written for the next time,
@@ -101,7 +101,7 @@ def uninstall() -> None:
         _hook.uninstall()
 
 
-def status() -> dict[str, Any]:
+def status() -> "dict[str, Any]":
     """Say what is active in this process, and why.
 
     "hook" counts the modules that came from initializers ("hits") and those that did not ("misses"), the initializers

@@ -13,7 +13,7 @@ Invariants:
 A bundle is a finder of its own on `sys.meta_path`, before the one that searches `sys.path`.
 """
 
-from __future__ import annotations
+# Annotations that need what is not imported are quoted: `__future__` is a module, too, which would be imported.
 
 import sys
 
@@ -33,11 +33,11 @@ _CASE_INSENSITIVE = ("win", "cygwin", "darwin", "ios", "tvos", "watchos")
 
 
 #: Importlib's own methods, which ours call for everything rare.
-base_get_code: Any = SourceFileLoader.get_code
-base_find_spec: Any = FileFinder.find_spec
+base_get_code: "Any" = SourceFileLoader.get_code
+base_find_spec: "Any" = FileFinder.find_spec
 
-get_code: Any = _native.method(_native.get_code)
-find_spec: Any = _native.method(_native.find_spec)
+get_code: "Any" = _native.method(_native.get_code)
+find_spec: "Any" = _native.method(_native.find_spec)
 
 
 class BundleLoader(SourceFileLoader):
@@ -46,10 +46,10 @@ class BundleLoader(SourceFileLoader):
     #: The `_native.Bundle` that made the spec.
     bundle: _native.Bundle
 
-    get_code: Any = _native.method(_native.get_bundled_code)
+    get_code: "Any" = _native.method(_native.get_bundled_code)
 
 
-def missed(loader: Any, damage: str | None) -> None:
+def missed(loader: "Any", damage: str | None) -> None:
     """Makes good what was missing when `loader` loaded a module without an initializer.
 
     `damage` says what is wrong with the one there is; that it is stale needs no words.
@@ -73,7 +73,7 @@ def writes(pyc: str) -> bool:
     return not sys.dont_write_bytecode and bool(_os.access(pyc.rpartition("/")[0] or ".", _os.W_OK))
 
 
-def _write(loader: Any, pyc: str, target: str) -> None:
+def _write(loader: "Any", pyc: str, target: str) -> None:
     """Writes the initializer of the .pyc that importlib has just read or written, as importlib writes."""
     # To compile takes longer than to import: not for a folder that cannot be written.
     if not writes(pyc):
@@ -103,7 +103,7 @@ def _warn(target: str, damage: str) -> None:
         print(f"RuntimeWarning: {warning}", file=sys.stderr)
 
 
-_state: dict[str, Any] = {"written": 0, "failures": 0, "last_failure": None, "warning": None}
+_state: "dict[str, Any]" = {"written": 0, "failures": 0, "last_failure": None, "warning": None}
 
 
 def is_installed() -> bool:
@@ -111,17 +111,17 @@ def is_installed() -> bool:
     return vars(SourceFileLoader).get("get_code") is get_code
 
 
-def install(bundles: Iterable[str | os.PathLike[str]] = ()) -> None:
+def install(bundles: "Iterable[str | os.PathLike[str]]" = ()) -> None:
     """Puts our methods in the place of importlib's, and finders of bundles before that of `sys.path`."""
     for path in bundles:
         _add_bundle(path)
-    _native.huge_arenas(True)
+    _native.huge_pages(True)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
     if not sys.platform.startswith(_CASE_INSENSITIVE):
         FileFinder.find_spec = find_spec  # type: ignore[method-assign]
 
 
-def _add_bundle(path: str | os.PathLike[str]) -> None:
+def _add_bundle(path: "str | os.PathLike[str]") -> None:
     try:
         bundle = _native.Bundle(path)
     except (OSError, ValueError) as error:
@@ -142,7 +142,7 @@ def uninstall() -> None:
     """Puts back what `install` replaced, and takes its finders away."""
     for bundle in _bundles():
         sys.meta_path.remove(bundle)
-    _native.huge_arenas(False)
+    _native.huge_pages(False)
     if is_installed():
         # It is inherited, unless somebody else replaced it before us.
         del SourceFileLoader.get_code
@@ -152,11 +152,11 @@ def uninstall() -> None:
         FileFinder.find_spec = base_find_spec  # type: ignore[method-assign]
 
 
-def status() -> dict[str, Any]:
+def status() -> "dict[str, Any]":
     """What the hook did so far in this process."""
     hits, misses = _native.counts()
     bundles = [{"path": bundle.path, "hits": bundle.hits} for bundle in _bundles()]
     return {"installed": is_installed(), "hits": hits, "misses": misses, "bundles": bundles} | _state
 
 
-_os: Any = sys.modules["posix" if "posix" in sys.builtin_module_names else "nt"]
+_os: "Any" = sys.modules["posix" if "posix" in sys.builtin_module_names else "nt"]

@@ -44,9 +44,7 @@ impl Arenas {
 }
 
 /// Has new arenas lie in huge pages, or, with `false`, come from where they came from before.
-#[pyfunction]
-#[pyo3(signature = (are_huge, /))]
-pub(crate) fn huge_arenas(_py: Python<'_>, are_huge: bool) {
+pub(crate) fn be_huge(_py: Python<'_>, are_huge: bool) {
     let arenas = ARENAS.get_or_init(|| {
         let mut before = PyObjectArenaAllocator { ctx: ptr::null_mut(), alloc: None, free: None };
         // SAFETY: the GIL is held.

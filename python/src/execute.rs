@@ -19,6 +19,7 @@ use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
+use crate::heap::make_room;
 use crate::layout::{AsciiStr, CodeObject, PYTHON};
 use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
@@ -223,6 +224,7 @@ fn built<'py>(
     of: Option<(&Bundle<'_>, &BundleValues)>,
     filename: Option<&Bound<'py, PyString>>,
 ) -> PyResult<(Bound<'py, PyAny>, bool)> {
+    make_room();
     let (path, _) = shared.path();
     if path == Path::Marshal {
         return through_marshal(py, image, of, filename);

@@ -1,4 +1,4 @@
-//! Memory in huge pages.
+//! Memory in huge pages: the functions of the system, and the switch.
 //!
 //! An import touches much new memory, a page of 4 KiB at a time, and for each the system is asked: in a virtual machine that
 //! takes as long as to make several objects. A huge page, of 2 MiB, is asked for once. A system that gives none gives small ones.
@@ -6,8 +6,20 @@
 use std::ffi::c_void;
 use std::ptr;
 
+use pyo3::prelude::*;
+
+use crate::{arenas, heap};
+
 /// The size of a huge page of x86-64, and of 64-bit ARM whose small pages are of 4 KiB.
 pub(crate) const HUGE: usize = 2 << 20;
+
+/// Has new memory of the interpreter, and of the C library, lie in huge pages, or, with `false`, be as it was before.
+#[pyfunction]
+#[pyo3(signature = (is_wanted, /))]
+pub(crate) fn huge_pages(py: Python<'_>, is_wanted: bool) {
+    arenas::be_huge(py, is_wanted);
+    heap::keep_room(is_wanted);
+}
 
 /// `n` bytes of zeros, in small pages, or null if there is no memory.
 pub(crate) fn map(n: usize) -> *mut c_void {
@@ -26,15 +38,25 @@ pub(crate) fn map_huge(n: usize) -> *mut c_void {
         return mapped;
     }
     let before = mapped.addr().next_multiple_of(HUGE) - mapped.addr();
-    // SAFETY: all of it was just mapped, and nobody knows of it. A system that does not know the advice leaves it as it is.
+    // SAFETY: all of it was just mapped, and nobody knows of it.
     unsafe {
         let pages = mapped.byte_add(before);
         unmap(mapped, before);
         unmap(pages.byte_add(size), HUGE - before);
-        #[cfg(target_os = "linux")]
-        libc::madvise(pages, size, libc::MADV_HUGEPAGE);
+        advise_huge(pages, size);
         pages
     }
+}
+
+/// Says that `n` bytes shall come in huge pages when they are touched. A system that does not know the advice leaves it.
+pub(crate) fn advise_huge(start: *mut c_void, n: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: it changes nothing that is there.
+    unsafe {
+        libc::madvise(start, n, libc::MADV_HUGEPAGE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, n);
 }
 
 /// Has all pages there before they are touched. A system that cannot leaves them as they are.

@@ -9,6 +9,7 @@ mod bytes;
 mod cache;
 mod convert;
 mod execute;
+mod heap;
 mod hook;
 mod huge;
 mod layout;
@@ -31,13 +32,13 @@ mod _native {
     use std::ffi::OsString;
 
     #[pymodule_export]
-    use super::arenas::huge_arenas;
-    #[pymodule_export]
     use super::bundle::{Bundle, find_modules, get_bundled_code, make_bundle};
     #[pymodule_export]
     use super::convert::{assemble, compile_pyc, disassemble, dumps, explain, load, loads, verify};
     #[pymodule_export]
     use super::hook::{counts, find_spec, get_code, method};
+    #[pymodule_export]
+    use super::huge::huge_pages;
 
     /// What the executor knows of this interpreter, and which of its paths are active.
     #[pyfunction]

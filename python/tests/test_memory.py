@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import subprocess
 import sys
 import unittest
@@ -38,7 +39,7 @@ def resident():
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
 
-_native.huge_arenas(sys.argv[1] == "huge")
+_native.huge_pages(sys.argv[1] == "huge")
 kept, steps = [], []
 before = resident()
 for _ in range(200):
@@ -47,7 +48,7 @@ for _ in range(200):
     steps.append(after - before)
     before = after
 # Arenas outlive the change.
-_native.huge_arenas(sys.argv[1] != "huge")
+_native.huge_pages(sys.argv[1] != "huge")
 kept.clear()
 kept = [object() for _ in range(100_000)]
 print(max(steps))
@@ -65,6 +66,54 @@ class Arenas(unittest.TestCase):
         # An arena is of 1 MiB.
         self.assertGreaterEqual(most("huge"), 512)
         self.assertLess(most("as before"), 512)
+
+
+#: Loads again and again while the heap of the C library grows, and says how many KiB of that are to be in huge pages.
+HEAP = """\
+import sys
+from rehydrate import _native
+
+def advised():
+    "By part of the heap: how large it is, and whether huge pages are wanted there."
+    parts, is_heap = [], False
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            name, *values = line.split()
+            if not name.endswith(":"):
+                is_heap = values[-1] == "[heap]"
+            elif is_heap and name == "Size:":
+                size = int(values[0])
+            elif is_heap and name == "VmFlags:" and "hg" in values:
+                parts.append(size)
+    return sum(parts)
+
+stream = _native.dumps(())
+_native.huge_pages(sys.argv[1] == "huge")
+kept = []
+for _ in range(20):
+    _native.loads(stream)
+    kept.append([bytes(2000) for _ in range(500)])
+print(advised())
+"""
+
+
+def has_huge_heap():
+    """Whether the C library is the one whose heap can grow by huge pages, and the system knows these."""
+    return platform.libc_ver()[0] == "glibc" and os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+class Heap(unittest.TestCase):
+    @unittest.skipUnless(has_huge_heap(), "another C library, or no huge pages")
+    def test_the_heap_grows_by_huge_pages(self):
+        def advised(way, **environment):
+            command = [sys.executable, "-c", HEAP, way]
+            run = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment)
+            return int(run.stdout)
+
+        self.assertGreaterEqual(advised("huge"), 6 << 10)
+        self.assertEqual(advised("as before"), 0)
+        # Where large blocks are always mapped apart, all stays as it is.
+        self.assertEqual(advised("huge", MALLOC_MMAP_THRESHOLD_="131072"), 0)
 
 
 class Leaks(unittest.TestCase):
