@@ -32,12 +32,18 @@ if TYPE_CHECKING:
 _CASE_INSENSITIVE = ("win", "cygwin", "darwin", "ios", "tvos", "watchos")
 
 
-#: Importlib's own methods, which ours call for everything rare.
-base_get_code: "Any" = SourceFileLoader.get_code
-base_find_spec: "Any" = FileFinder.find_spec
 
-get_code: "Any" = _native.method(_native.get_code)
-find_spec: "Any" = _native.method(_native.find_spec)
+def _method(function: "Any", replaced: "Any") -> "Any":
+    """Ours for a method of importlib; if this module is imported once more, the one that is there already."""
+    return replaced if isinstance(replaced, _native.Method) else _native.Method(function, replaced)
+
+
+get_code: "Any" = _method(_native.get_code, SourceFileLoader.get_code)
+find_spec: "Any" = _method(_native.find_spec, FileFinder.find_spec)
+
+#: Importlib's own methods, which ours call for everything rare.
+base_get_code: "Any" = get_code.replaced
+base_find_spec: "Any" = find_spec.replaced
 
 
 class BundleLoader(SourceFileLoader):
@@ -46,7 +52,7 @@ class BundleLoader(SourceFileLoader):
     #: The `_native.Bundle` that made the spec.
     bundle: _native.Bundle
 
-    get_code: "Any" = _native.method(_native.get_bundled_code)
+    get_code: "Any" = _native.Method(_native.get_bundled_code, base_get_code)
 
 
 def missed(loader: "Any", damage: str | None) -> None:
@@ -62,8 +68,8 @@ def missed(loader: "Any", damage: str | None) -> None:
         _write(loader, pyc, target)
         if damage is not None:
             _warn(target, damage)
-    except Exception as error:
-        # The module is loaded; this is between us and the next import.
+    except (OSError, ValueError, NotImplementedError, MemoryError, RecursionError) as error:
+        # The module is loaded; this is between us and the next import. What a signal handler raises is not ours.
         _state["failures"] += 1
         _state["last_failure"] = f"{type(error).__name__}: {error}"
 
@@ -160,3 +166,5 @@ def status() -> "dict[str, Any]":
 
 
 _os: "Any" = sys.modules["posix" if "posix" in sys.builtin_module_names else "nt"]
+
+_native.prepare(sys.modules[__name__])

@@ -25,7 +25,7 @@ use rehydrate::{Input, Source};
 use crate::cache::Header;
 use crate::convert::{map, own_magic, refused, strip};
 use crate::execute::{BundleValues, build_table, execute_bundled, refuses_bundles};
-use crate::hook::{Hook, audit_open, call_untraced, is_hash_current, spec_of};
+use crate::hook::{Hook, audit_open, is_hash_current, spec_of};
 
 /// A bundle, and the finder of its modules.
 #[pyclass(frozen, module = "rehydrate._native")]
@@ -186,7 +186,7 @@ impl Bundle {
 
     #[cold]
     fn warn(&self, py: Python<'_>, why: &str) -> PyResult<()> {
-        call_untraced(Hook::get(py)?.warn.bind(py), (&self.path, why)).map(drop)
+        Hook::get(py)?.call_own(py, "_warn", (&self.path, why)).map(drop)
     }
 
     /// The code object of a module, if it can be had from here.
@@ -218,7 +218,7 @@ impl Bundle {
             let Ok(source) = filename.to_str() else { return Ok(None) };
             let is_current = match header.flags {
                 0 => std::fs::metadata(source).is_ok_and(|metadata| header.matches(&metadata)),
-                _ => is_hash_current(hook, loader, filename, &header)?,
+                _ => is_hash_current(hook, loader, filename, &header)?.unwrap_or(true),
             };
             if !is_current {
                 return Ok(None);

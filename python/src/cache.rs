@@ -34,10 +34,11 @@ impl<'py> Naming<'py> {
     }
 
     /// The path of the cache of a source, without its last extension: `a/b.py` gives `a/__pycache__/b.cpython-313.`.
-    /// `None` for a path that is not absolute, or not UTF-8.
+    /// `None` for a path that is not absolute, or not UTF-8, and wherever importlib's own would not be absolute.
     pub(crate) fn stem(&self, source: &str) -> Option<String> {
         let (head, tail) = source.rsplit_once('/')?;
-        if !source.starts_with('/') {
+        // Of a source in the root importlib makes a relative path.
+        if !head.starts_with('/') {
             return None;
         }
         // Of `.py` the part behind the dot is the name.
@@ -55,7 +56,8 @@ impl<'py> Naming<'py> {
         match &self.prefix {
             Some(prefix) => {
                 let head = head.trim_matches('/');
-                stem.push_str(prefix.to_str().ok()?.trim_end_matches('/'));
+                let prefix = prefix.to_str().ok().filter(|prefix| !prefix.is_empty())?;
+                stem.push_str(prefix.trim_end_matches('/'));
                 if !head.is_empty() {
                     stem.push('/');
                     stem.push_str(head);
@@ -125,9 +127,7 @@ pub(crate) fn read(path: &Path, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut file = File::open(path)?;
     // One more than the file has, so that one read finds its end.
     let wanted = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).saturating_add(1);
-    if buffer.len() < wanted {
-        buffer.resize(wanted, 0);
-    }
+    grow(buffer, wanted)?;
     let mut len = 0;
     loop {
         match file.read(&mut buffer[len..]) {
@@ -137,9 +137,23 @@ pub(crate) fn read(path: &Path, buffer: &mut Vec<u8>) -> io::Result<usize> {
             Err(error) => return Err(error),
         }
         if len == buffer.len() {
-            buffer.resize(2 * len, 0);
+            grow(buffer, len.saturating_mul(2))?;
         } else if len + 1 >= wanted {
             return Ok(len);
         }
     }
+}
+
+/// Makes a buffer of at least `len` bytes, if there is memory.
+fn grow(buffer: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let more = len.saturating_sub(buffer.len());
+    buffer.try_reserve(more)?;
+    buffer.resize(buffer.len() + more, 0);
+    Ok(())
+}
+
+/// Whether a file begins with these bytes.
+pub(crate) fn begins_with(path: &Path, bytes: &[u8]) -> bool {
+    let mut first = vec![0; bytes.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok_and(|()| first == bytes)
 }

@@ -79,40 +79,49 @@ struct Common {
 
 impl Shared {
     fn get(py: Python<'_>) -> PyResult<&'static Self> {
-        // SAFETY: a static is never moved.
-        let shared: &Self = SHARED.get_or_try_init(py, || {
-            let probed = Probed::new(py)?;
-            let null = ptr::null_mut();
-            // SAFETY: the GIL is held; these give references to what always exists, or null.
-            let mut common = unsafe {
-                Common {
-                    ints: [null; 256],
-                    chars: [null; 256],
-                    bytes: [null; 256],
-                    names: [null; common::NAMES.len()],
-                    empty_tuple: ffi::PyTuple_New(0),
-                    empty_str: ffi::PyUnicode_FromStringAndSize(c"".as_ptr(), 0),
-                    empty_bytes: ffi::PyBytes_FromStringAndSize(c"".as_ptr(), 0),
-                    minus_one: ffi::PyLong_FromLong(-1),
-                    are_immortal: AreImmortal(true),
-                }
-            };
-            let singletons = [common.empty_tuple, common.empty_str, common.empty_bytes, common.minus_one];
-            // SAFETY: these always exist.
-            let constants = unsafe {
-                [ffi::Py_None(), ffi::Py_True(), ffi::Py_False(), ffi::Py_Ellipsis(), ffi::PyExc_StopIteration]
-            };
-            // SAFETY: objects, or null.
-            let is = |object: &*mut PyObject| !object.is_null() && unsafe { is_immortal(*object) };
-            common.are_immortal.0 = singletons.iter().chain(&constants).all(is);
-            Ok::<_, PyErr>(Self {
-                probed,
-                names: UnsafeCell::new(Names::new()),
-                common: UnsafeCell::new(common),
-                forced: UnsafeCell::new(None),
-            })
-        })?;
-        Ok(shared)
+        match SHARED.get(py) {
+            Some(shared) => Ok(shared),
+            None => Self::first(py),
+        }
+    }
+
+    #[cold]
+    fn first(py: Python<'_>) -> PyResult<&'static Self> {
+        // Not inside of the cell: a finalizer that runs meanwhile may come here, too. Who comes late drops its own.
+        let new = Self::new(py)?;
+        Ok(SHARED.get_or_init(py, || new))
+    }
+
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let probed = Probed::new(py)?;
+        let null = ptr::null_mut();
+        // SAFETY: the GIL is held; these give references to what always exists, or null.
+        let mut common = unsafe {
+            Common {
+                ints: [null; 256],
+                chars: [null; 256],
+                bytes: [null; 256],
+                names: [null; common::NAMES.len()],
+                empty_tuple: ffi::PyTuple_New(0),
+                empty_str: ffi::PyUnicode_FromStringAndSize(c"".as_ptr(), 0),
+                empty_bytes: ffi::PyBytes_FromStringAndSize(c"".as_ptr(), 0),
+                minus_one: ffi::PyLong_FromLong(-1),
+                are_immortal: AreImmortal(true),
+            }
+        };
+        let singletons = [common.empty_tuple, common.empty_str, common.empty_bytes, common.minus_one];
+        // SAFETY: these always exist.
+        let constants =
+            unsafe { [ffi::Py_None(), ffi::Py_True(), ffi::Py_False(), ffi::Py_Ellipsis(), ffi::PyExc_StopIteration] };
+        // SAFETY: objects, or null.
+        let is = |object: &*mut PyObject| !object.is_null() && unsafe { is_immortal(*object) };
+        common.are_immortal.0 = singletons.iter().chain(&constants).all(is);
+        Ok(Self {
+            probed,
+            names: UnsafeCell::new(Names::new()),
+            common: UnsafeCell::new(common),
+            forced: UnsafeCell::new(None),
+        })
     }
 
     /// How code objects are made now, and why not in the fastest way.
@@ -430,6 +439,8 @@ struct Machine<'m, const DIRECT: bool> {
     py: Python<'m>,
     shared: &'static Shared,
     heads: Heads,
+    /// So many tuples were made without the interpreter.
+    n_tuples: usize,
     /// The values of the table of its bundle.
     values: Option<&'m BundleValues>,
     /// By section: the tables that have numbers.
@@ -444,6 +455,7 @@ struct Machine<'m, const DIRECT: bool> {
 
 impl<const DIRECT: bool> Drop for Machine<'_, DIRECT> {
     fn drop(&mut self) {
+        self.shared.probed.count_tuples(self.n_tuples);
         // SAFETY: the machine holds these references.
         self.tables.iter().flatten().for_each(|table| unsafe { ffi::Py_DECREF(*table) });
     }
@@ -462,6 +474,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             py,
             shared,
             heads,
+            n_tuples: 0,
             values,
             tables: Default::default(),
             scratch: Vec::new(),
@@ -599,7 +612,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     }
 
     /// A tuple of values on top of the stack.
-    fn top_tuple(&self, items: Values<'_, *mut PyObject>, holds_collectable: bool) -> *mut PyObject {
+    fn top_tuple(&mut self, items: Values<'_, *mut PyObject>, holds_collectable: bool) -> *mut PyObject {
         let n = items.iter().len();
         // SAFETY: the GIL is held. Until its items are written, nobody sees the tuple: the collector does not run between.
         unsafe {
@@ -608,6 +621,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 _ => self.heads.tuple(n),
             };
             if !tuple.is_null() {
+                self.n_tuples += 1;
                 items.iter().enumerate().for_each(|(at, object)| places.add(at).write(object));
                 if holds_collectable {
                     ffi::PyObject_GC_Track(tuple.cast());
@@ -1094,6 +1108,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
                 Heads::discard_tuple(tuple);
                 return Ok(None);
             }
+            self.n_tuples += 1;
             if items.hold_collectable() {
                 ffi::PyObject_GC_Track(tuple.cast());
             }

@@ -13,12 +13,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRecursionError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
+use pyo3::types::{PyBytes, PyCode, PyDict, PyFloat, PyList, PySet, PyString, PyTuple};
 
 use crate::cache::{self, Header, Naming};
 use crate::convert::own_magic;
@@ -26,16 +26,12 @@ use crate::execute::{execute_unstarted, is_fast};
 
 // Public functions that pyo3-ffi does not declare.
 unsafe extern "C" {
-    fn PyInstanceMethod_New(callable: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    fn PyMethod_New(function: *mut ffi::PyObject, instance: *mut ffi::PyObject) -> *mut ffi::PyObject;
     fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
-
 }
 
 /// Calls a function of ours that a debugger or a profiler need not see: importlib's, which they skip, has no such call.
-pub(crate) fn call_untraced<'py>(
-    function: &Bound<'py, PyAny>,
-    args: impl PyCallArgs<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn call_untraced<'py>(function: &Bound<'py, PyAny>, args: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: we are attached, and so is this thread again when the call returns.
     unsafe { ffi::PyThreadState_EnterTracing(ffi::PyThreadState_Get()) };
     let result = function.call1(args);
@@ -44,12 +40,52 @@ pub(crate) fn call_untraced<'py>(
     result
 }
 
-/// Makes a method of a function that is not written in Python.
-#[pyfunction]
-#[pyo3(signature = (function, /))]
-pub(crate) fn method<'py>(function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: we are attached, and it gives a new reference or NULL.
-    unsafe { Bound::from_owned_ptr_or_err(function.py(), PyInstanceMethod_New(function.as_ptr())) }
+/// A method that is a function of ours. As one written in Python it is itself when it is asked of its class, so that who takes
+/// it from there can put it back.
+#[pyclass(frozen, module = "rehydrate._native")]
+pub(crate) struct Method {
+    function: Py<PyAny>,
+    /// The method whose place it takes.
+    #[pyo3(get)]
+    replaced: Py<PyAny>,
+}
+
+#[pymethods]
+impl Method {
+    #[new]
+    #[pyo3(signature = (function, replaced, /))]
+    fn new(function: Py<PyAny>, replaced: Py<PyAny>) -> Self {
+        Self { function, replaced }
+    }
+
+    fn __get__<'py>(
+        slf: &Bound<'py, Self>,
+        instance: &Bound<'py, PyAny>,
+        _class: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if instance.is_none() {
+            return Ok(slf.clone().into_any());
+        }
+        // SAFETY: we are attached, and it gives a new reference or NULL.
+        unsafe {
+            let bound = PyMethod_New(slf.get().function.as_ptr(), instance.as_ptr());
+            Bound::from_owned_ptr_or_err(slf.py(), bound)
+        }
+    }
+
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.function.bind(args.py()).call(args, kwargs)
+    }
+
+    /// All else is as of the method that it replaces: its name, signature and description.
+    fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        self.replaced.bind(py).getattr(name)
+    }
 }
 
 static HITS: AtomicUsize = AtomicUsize::new(0);
@@ -72,11 +108,9 @@ pub(crate) struct Hook {
     /// Of these classes themselves, and of none that is derived from them, the methods are ours.
     loader: Py<PyAny>,
     finder: Py<PyAny>,
-    /// Of `rehydrate._hook`.
-    missed: Py<PyAny>,
-    writes: Py<PyAny>,
+    /// `rehydrate._hook`.
+    own: Py<PyModule>,
     pub(crate) bundle_loader: Py<PyAny>,
-    pub(crate) warn: Py<PyAny>,
     /// `importlib._bootstrap._verbose_message`, if the interpreter was started with -v.
     verbose: Option<Py<PyAny>>,
     is_very_verbose: bool,
@@ -88,14 +122,14 @@ static HOOK: PyOnceLock<Hook> = PyOnceLock::new();
 
 impl Hook {
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
-        HOOK.get_or_try_init(py, || Self::new(py))
+        HOOK.get(py).ok_or_else(|| PyRuntimeError::new_err("rehydrate._hook was not imported"))
     }
 
-    fn new(py: Python<'_>) -> PyResult<Self> {
+    fn new<'py>(own: &Bound<'py, PyModule>) -> PyResult<Self> {
+        let py = own.py();
         let sys = py.import("sys")?;
         let bootstrap = py.import("_frozen_importlib")?;
         let external = py.import("_frozen_importlib_external")?;
-        let own = py.import("rehydrate._hook")?;
         let verbosity: i32 = sys.getattr("flags")?.getattr("verbose")?.extract()?;
         let verbose = match verbosity {
             0 => None,
@@ -110,20 +144,39 @@ impl Hook {
             base_find_spec: own.getattr("base_find_spec")?.unbind(),
             loader: external.getattr("SourceFileLoader")?.unbind(),
             finder: external.getattr("FileFinder")?.unbind(),
-            missed: own.getattr("missed")?.unbind(),
-            writes: own.getattr("writes")?.unbind(),
+            own: own.clone().unbind(),
             bundle_loader: own.getattr("BundleLoader")?.unbind(),
-            warn: own.getattr("_warn")?.unbind(),
             verbose,
             is_very_verbose: verbosity > 1,
             is_utf8: encoding == "utf-8",
         })
     }
 
+    /// Calls a function of `rehydrate._hook`, for what is rare.
+    pub(crate) fn call_own<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        args: impl PyCallArgs<'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        call_untraced(&self.own.bind(py).getattr(name)?, args)
+    }
+
     /// A path as the system takes it, if it is the same text.
     pub(crate) fn path<'a>(&self, path: &'a Bound<'_, PyString>) -> Option<&'a str> {
         path.to_str().ok().filter(|path| self.is_utf8 || path.is_ascii())
     }
+}
+
+/// Takes what the hook needs of `rehydrate._hook`, once a process: before there is a hook, as an import in between would need it.
+#[pyfunction]
+#[pyo3(signature = (own, /))]
+pub(crate) fn prepare(own: &Bound<'_, PyModule>) -> PyResult<()> {
+    if HOOK.get(own.py()).is_none() {
+        let hook = Hook::new(own)?;
+        _ = HOOK.set(own.py(), hook);
+    }
+    Ok(())
 }
 
 // --- Finding ---
@@ -232,7 +285,8 @@ pub(crate) fn spec_of<'py>(
     package: Option<&str>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = fullname.py();
-    let stem = Naming::of(hook.sys.bind(py))?.and_then(|naming| naming.stem(path));
+    let naming = if path.ends_with(".py") { Naming::of(hook.sys.bind(py))? } else { None };
+    let stem = naming.and_then(|naming| naming.stem(path));
     let origin = PyDict::new(py);
     origin.set_item(intern!(py, "origin"), location)?;
     let spec = hook.module_spec.bind(py).call((fullname, loader), Some(&origin))?;
@@ -270,7 +324,7 @@ pub(crate) fn get_code<'py>(loader: &Bound<'py, PyAny>, fullname: &Bound<'py, Py
     };
     MISSES.fetch_add(1, Ordering::Relaxed);
     let code = hook.base_get_code.bind(py).call1((loader, fullname))?;
-    call_untraced(hook.missed.bind(py), (loader, why))?;
+    hook.call_own(py, "missed", (loader, why))?;
     Ok(code)
 }
 
@@ -326,12 +380,15 @@ fn cached<'py>(
     let Some(source) = hook.path(&filename) else { return Ok(State::NotOurs) };
     let Some(naming) = Naming::of(hook.sys.bind(py))? else { return Ok(State::NotOurs) };
     let Some(stem) = naming.stem(source) else { return Ok(State::NotOurs) };
-    let Ok(metadata) = fs::metadata(source) else { return Ok(State::NotOurs) };
+    let Ok(metadata) = py.detach(|| fs::metadata(source)) else { return Ok(State::NotOurs) };
     let pyc = format!("{stem}pyc");
     let path = stem + "pyinit";
-    audit_open(py, &path)?;
+    match audit_open(py, &path) {
+        Err(error) if error.is_instance_of::<PyOSError>(py) => return Ok(State::Absent),
+        audited => audited?,
+    }
     // A file is read, not mapped: what was verified must not change. Most are small, and reading them is as fast.
-    match cache::read(Path::new(&path), &mut cache.bytes) {
+    match py.detach(|| cache::read(Path::new(&path), &mut cache.bytes)) {
         Ok(len) => cache.len = len,
         Err(_) => return Ok(State::Absent),
     }
@@ -346,36 +403,47 @@ fn cached<'py>(
     }
     let is_current = match header.flags {
         0 => header.matches(&metadata),
-        0b01 | 0b11 => is_hash_current(hook, loader, &filename, &header)?,
+        // Where nobody asks for the source, the .pyc is believed, and who compiled that anew wants to see it.
+        0b01 | 0b11 => match is_hash_current(hook, loader, &filename, &header)? {
+            None => cache::begins_with(Path::new(&pyc), &bytes[..Header::LEN]),
+            Some(is_current) => is_current,
+        },
         flags => return Ok(State::Damaged(format!("header flags {flags:#x} are unknown (at byte 0x4)"))),
     };
     if !is_current {
         return Ok(State::Absent);
     }
     // Importlib would write the .pyc again: so it shall.
-    if !Path::new(&pyc).exists() && call_untraced(hook.writes.bind(py), (pyc,))?.is_truthy()? {
+    if !Path::new(&pyc).exists() && hook.call_own(py, "writes", (pyc,))?.is_truthy()? {
         return Ok(State::Absent);
     }
     match execute_unstarted(py, bytes, Some(&filename)) {
-        Ok(code) => {
+        Ok(code) if code.is_instance_of::<PyCode>() => {
             if let Some(verbose) = &hook.verbose {
                 verbose.bind(py).call1(("{} matches {}", &path, &filename))?;
+                verbose.bind(py).call1(("code object from {!r}", &path))?;
             }
             Ok(State::Current(code))
         }
-        Err(error) if error.is_instance_of::<PyValueError>(py) => Ok(State::Damaged(error.value(py).to_string())),
+        Ok(_) => Ok(State::Damaged("it makes no code object".to_owned())),
+        Err(error) if is_damage(py, &error) => Ok(State::Damaged(error.value(py).to_string())),
         Err(error) => Err(error),
     }
 }
 
-/// Whether a cache that goes by the source's hash is to be believed: by `--check-hash-based-pycs`, its own flag, and the
-/// hash.
+/// Whether an error says that an initializer is refused; what nests too deep for the interpreter is.
+fn is_damage(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyRecursionError>(py)
+}
+
+/// Whether a cache that goes by the source's hash is of the source as it is; nothing if nobody is to ask, by
+/// `--check-hash-based-pycs` and its own flag.
 pub(crate) fn is_hash_current(
     hook: &Hook,
     loader: &Bound<'_, PyAny>,
     filename: &Bound<'_, PyString>,
     header: &Header,
-) -> PyResult<bool> {
+) -> PyResult<Option<bool>> {
     let py = loader.py();
     let imp = hook.imp.bind(py);
     let policy: String = imp.getattr(intern!(py, "check_hash_based_pycs"))?.extract()?;
@@ -385,22 +453,25 @@ pub(crate) fn is_hash_current(
         _ => header.flags & 0b10 != 0,
     };
     if !is_checked {
-        return Ok(true);
+        return Ok(None);
     }
     let source = match loader.call_method1(intern!(py, "get_data"), (filename,)) {
         Ok(source) => source,
         // Importlib will meet it too.
-        Err(error) if error.is_instance_of::<PyOSError>(py) => return Ok(false),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => return Ok(Some(false)),
         Err(error) => return Err(error),
     };
     let hash = imp.call_method1(intern!(py, "source_hash"), (u32::from_le_bytes(header.magic), source))?;
-    Ok(hash.cast::<PyBytes>()?.as_bytes() == header.rest)
+    Ok(Some(hash.cast::<PyBytes>()?.as_bytes() == header.rest))
 }
+
+/// With which Python opens a file to read it.
+const OPEN_FLAGS: c_int = if cfg!(unix) { libc::O_RDONLY | libc::O_CLOEXEC } else { 0 };
 
 /// Says what opening the file in Python would say: PEP 578.
 pub(crate) fn audit_open(py: Python<'_>, path: &str) -> PyResult<()> {
     let path = PyString::new(py, path);
     // SAFETY: we are attached; the format takes an object, a text and an int.
-    let status = unsafe { PySys_Audit(c"open".as_ptr(), c"Osi".as_ptr(), path.as_ptr(), c"rb".as_ptr(), 0 as c_int) };
+    let status = unsafe { PySys_Audit(c"open".as_ptr(), c"Osi".as_ptr(), path.as_ptr(), c"r".as_ptr(), OPEN_FLAGS) };
     if status < 0 { Err(PyErr::fetch(py)) } else { Ok(()) }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Version {
     pub(crate) next_version: Option<Range<usize>>,
     /// Where to look for the set of active code watchers.
     pub(crate) watchers: Option<Range<usize>>,
+    /// Where to look for how many objects there are that the collector has not seen.
+    pub(crate) collectable: Range<usize>,
     /// Where the interpreter's own table of its layout says what.
     pub(crate) sections: Option<Sections>,
 }
@@ -37,6 +39,7 @@ pub(crate) const VERSION: Version = Version {
     counter: Some(0xfff6),
     next_version: Some(0x2000..0x8000),
     watchers: Some(0x2000..0x8000),
+    collectable: 0..0x4000,
     sections: Some(Sections { code: 47, object: 58, tuple: 68, bytes: 86, text: 89 }),
 };
 
@@ -48,6 +51,7 @@ pub(crate) const VERSION: Version = Version {
     counter: Some(0xfffc),
     next_version: Some(0x2000..0x8000),
     watchers: Some(0x2000..0x8000),
+    collectable: 0..0x4000,
     sections: Some(Sections { code: 39, object: 50, tuple: 56, bytes: 74, text: 77 }),
 };
 
@@ -59,6 +63,7 @@ pub(crate) const VERSION: Version = Version {
     counter: None,
     next_version: Some(0x2000..0x8000),
     watchers: Some(0x2000..0x8000),
+    collectable: 0..0x4000,
     sections: Some(Sections { code: 34, object: 44, tuple: 50, bytes: 64, text: 67 }),
 };
 
@@ -71,6 +76,7 @@ pub(crate) const VERSION: Version = Version {
     counter: None,
     next_version: None,
     watchers: Some(0x40000..0x48000),
+    collectable: 0..0x1000,
     sections: None,
 };
 
@@ -83,6 +89,7 @@ pub(crate) const VERSION: Version = Version {
     counter: None,
     next_version: None,
     watchers: None,
+    collectable: 0..0x1000,
     sections: None,
 };
 

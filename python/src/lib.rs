@@ -36,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use super::convert::{assemble, compile_pyc, disassemble, dumps, explain, load, loads, verify};
     #[pymodule_export]
-    use super::hook::{counts, find_spec, get_code, method};
+    use super::hook::{Method, counts, find_spec, get_code, prepare};
     #[pymodule_export]
     use super::huge::huge_pages;
 

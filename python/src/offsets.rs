@@ -51,7 +51,8 @@ pub(crate) fn offsets() -> Result<Vec<Offset>, &'static str> {
         return Err("the interpreter does not say where it keeps what");
     }
     // Where the interpreter's numbers are looked for is to be inside its state.
-    let searched = [VERSION.next_version, VERSION.watchers].into_iter().flatten().map(|range| range.end).max();
+    let searched = [VERSION.next_version, VERSION.watchers, Some(VERSION.collectable)];
+    let searched = searched.into_iter().flatten().map(|range| range.end).max();
     // SAFETY: it does not change.
     let version = unsafe { ffi::Py_Version };
     let ours = [

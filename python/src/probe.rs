@@ -31,6 +31,8 @@ pub(crate) struct Probed {
     pub(crate) next_version: *mut u32,
     /// Where the interpreter keeps which code watchers there are, if it has any.
     watchers: *const u8,
+    /// Where the interpreter counts what the collector may have to look at.
+    collectable: Vec<*mut c_int>,
     pub(crate) readable: Readable,
     pub(crate) intern: Intern,
 }
@@ -148,11 +150,18 @@ impl Probed {
             refused: None,
             next_version: ptr::null_mut(),
             watchers: ptr::null(),
+            collectable: Vec::new(),
             readable: Readable::new(python),
             intern: Intern::find(),
         };
         if leaves_out_positions {
             probed.refused = Some("the interpreter leaves positions out of line tables");
+        }
+        if probed.heads.is_ok() {
+            probed.collectable = find_collectable(VERSION.collectable)?;
+            if probed.collectable.is_empty() {
+                probed.heads = Err("where the interpreter counts what may be collected was not found");
+            }
         }
         if let Some(range) = VERSION.next_version {
             match find_next_version(range)? {
@@ -174,6 +183,15 @@ impl Probed {
             probed.refused = Some("names are not immortal");
         }
         Ok(probed)
+    }
+
+    /// Has the interpreter count tuples that were made without it. It counts each that is freed, and would never collect.
+    pub(crate) fn count_tuples(&self, n: usize) {
+        let n = c_int::try_from(n).unwrap_or(c_int::MAX);
+        for place in &self.collectable {
+            // SAFETY: the GIL is held; it lies in the state of the interpreter, which outlives the module.
+            unsafe { **place = (**place).saturating_add(n) };
+        }
     }
 
     /// Why code objects are to be made by the interpreter's constructor, if they are.
@@ -492,10 +510,43 @@ fn same_code(a: &CodeObject, b: &CodeObject) -> bool {
 }
 
 /// The interpreter's state from the begin of a range on, which lies in it.
-#[cfg(Py_3_12)]
 fn state(range: &Range<usize>) -> *mut u8 {
     // SAFETY: the GIL is held.
     unsafe { ffi::PyInterpreterState_Get().cast::<u8>().add(range.start) }
+}
+
+/// The numbers that grow by as many objects as are allocated for the collector, and shrink when these are freed: how many of
+/// the young ones there are, and in 3.14.0 of all.
+fn find_collectable(range: Range<usize>) -> PyResult<Vec<*mut c_int>> {
+    let state = state(&range).cast::<c_int>();
+    // SAFETY: the GIL is held; the places lie in the interpreter's state.
+    let numbers =
+        || -> Vec<c_int> { (0..range.len() / size_of::<c_int>()).map(|at| unsafe { state.add(at).read() }).collect() };
+    let mut found: Option<Vec<usize>> = None;
+    for n in [5, 3, 7] {
+        let (before, mut made) = (numbers(), Vec::new());
+        // SAFETY: the GIL is held. What is made is freed as memory: nobody sees it.
+        let during = unsafe {
+            let was_enabled = ffi::PyGC_Disable();
+            made.resize_with(n as usize, || ffi::PyObject_GC_New::<PyObject>(&raw mut ffi::PySet_Type));
+            let during = numbers();
+            made.iter().filter(|object| !object.is_null()).for_each(|object| ffi::PyObject_GC_Del(object.cast()));
+            if was_enabled != 0 {
+                ffi::PyGC_Enable();
+            }
+            during
+        };
+        if made.iter().any(|object| object.is_null()) {
+            // SAFETY: the GIL is held.
+            return Err(PyErr::fetch(unsafe { Python::assume_attached() }));
+        }
+        let after = numbers();
+        let counts = |at: &usize| during[*at] == before[*at].wrapping_add(n) && after[*at] == before[*at];
+        found = Some(found.unwrap_or_else(|| (0..before.len()).collect()).into_iter().filter(counts).collect());
+    }
+    let found = found.filter(|found| found.len() <= 2).unwrap_or_default();
+    // SAFETY: as above.
+    Ok(found.into_iter().map(|at| unsafe { state.add(at) }).collect())
 }
 
 /// The version that the interpreter gives to the next function: the number that is always one above that of the newest code

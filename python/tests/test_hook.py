@@ -8,6 +8,7 @@ import unittest
 import zipfile
 
 import equality
+import rehydrate
 from support import PACKAGE, TAG, Project
 
 #: Four threads import the same modules, each in another order.
@@ -123,6 +124,57 @@ class Caches(Project):
         self.assertEqual(self.shows("2").hook["written"], 1)
         self.assertEqual(header(self.cache("module.py"))[4], 3)
         self.assertEqual(self.shows("2").hook["missed"], [])
+
+    def test_a_pyc_that_was_compiled_anew_is_believed(self):
+        path = self.write("module.py", "VALUE = 1")
+        for mode, options in [("unchecked-hash", []), ("checked-hash", ["--check-hash-based-pycs", "never"])]:
+            with self.subTest(mode=mode):
+                path.write_text("VALUE = 1")
+                self.compiled("--invalidation-mode", mode)
+                self.assertEqual(self.shows("1", *options).hook["missed"], [])
+                path.write_text("VALUE = 2")
+                self.python("-m", "compileall", "-q", "-f", "--invalidation-mode", mode, "module.py")
+                self.assertEqual(self.shows("2", *options).hook["written"], 1)
+                self.assertEqual(self.shows("2", *options).hook["missed"], [])
+                path.write_text("VALUE = 3")
+                self.cache("module.py", "pyc").unlink()
+                self.shows("3", "-B", *options)
+
+    def test_what_makes_no_code_object_is_damaged(self):
+        self.write("module.py", "VALUE = 1")
+        self.shows("1")
+        path = self.cache("module.py")
+        for value in [(1, 2), "VALUE = 3"]:
+            path.write_bytes(header(path) + rehydrate.dumps(value))
+            run = self.shows("1")
+            self.assertIn("it makes no code object", run.stderr)
+            self.assertEqual(self.shows("1").hook["missed"], [])
+
+    @unittest.skipUnless(hasattr(os, "truncate"), "the system cannot do it")
+    def test_one_that_is_too_large_for_memory_is_left_alone(self):
+        self.write("module.py", "VALUE = 1")
+        self.shows("1")
+        path = self.cache("module.py")
+        try:
+            os.truncate(path, 1 << 42)
+        except OSError:
+            self.skipTest("no file can be as large here")
+        self.shows("1", "-B")
+
+    def test_caches_are_named_as_importlib_names_them(self):
+        self.write("module.py", "VALUE = 1")
+        self.write("module.toy", "VALUE = 2")
+        script = """
+import sys
+from importlib.machinery import FileFinder, SourceFileLoader
+finder = FileFinder(".", (SourceFileLoader, [".toy"]))
+print(FileFinder(sys.path[0] or ".", (SourceFileLoader, [".toy"])).find_spec("module").cached)
+import module
+for prefix in ("", "/tmp/x", None):
+    sys.pycache_prefix = prefix
+    print(FileFinder(module.__file__.rpartition("/")[0], (SourceFileLoader, [".py"])).find_spec("module").cached)
+"""
+        self.as_without("-B", "-c", script, hits=0)
 
     def test_unchecked_hashes_are_checked_only_if_all_are(self):
         path = self.write("module.py", "VALUE = 1")
@@ -601,8 +653,121 @@ import module
 """
         self.python("-c", script)
         opened = self.python("-c", script).stdout
-        self.assertIn(f"('{self.cache('module.py')}', 'rb', 0)", opened)
+        # As importlib opens a .pyc.
+        self.assertIn(f"('{self.cache('module.py')}', 'r', {os.O_RDONLY | os.O_CLOEXEC})", opened)
         self.assertNotIn(".pyc'", opened)
+
+    def test_an_audit_hook_may_refuse_caches(self):
+        self.write("module.py", "print('executed')")
+        script = """
+import sys
+def refuse(event, arguments):
+    if event == "open" and str(arguments[0]).endswith((".pyc", ".pyinit")):
+        raise PermissionError(arguments[0])
+sys.addaudithook(refuse)
+import module
+"""
+        self.as_without("-c", script, hits=0)
+
+    def test_methods_that_were_taken_can_be_put_back_and_inherited(self):
+        for name in ("first", "second", "third", "fourth"):
+            self.write(f"{name}.py", f"NAME = {name!r}")
+        script = """
+import importlib.util
+from importlib.machinery import FileFinder, SourceFileLoader
+
+def kept(of, name):
+    method = getattr(of, name)
+    setattr(of, name, lambda *arguments: method(*arguments))
+    return lambda: setattr(of, name, method)
+
+restore = [kept(SourceFileLoader, "get_code"), kept(FileFinder, "find_spec")]
+import first
+for put_back in restore:
+    put_back()
+import second
+
+class Loader(SourceFileLoader):
+    get_code = SourceFileLoader.get_code
+
+spec = importlib.util.spec_from_file_location("third", "third.py", loader=Loader("third", "third.py"))
+third = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(third)
+fourth = SourceFileLoader.get_code(Loader("fourth", "fourth.py"), "fourth")
+print(first.NAME, second.NAME, third.NAME, fourth.co_consts[0])
+print(SourceFileLoader.get_code.__name__, FileFinder.find_spec.__qualname__)
+"""
+        self.as_without("-c", script)
+
+    def test_the_package_may_be_imported_anew(self):
+        for name in ("first", "second"):
+            self.write(f"{name}.py", f"NAME = {name!r}")
+        script = """
+import sys
+from importlib.machinery import FileFinder, SourceFileLoader
+
+def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rehydrate"]:
+        del sys.modules[name]
+
+before = SourceFileLoader.get_code, FileFinder.find_spec
+import rehydrate
+rehydrate.install()
+forget()
+import first
+import rehydrate
+rehydrate.install()
+print(rehydrate.status()["hook"]["installed"])
+rehydrate.uninstall()
+import second
+print(first.NAME, second.NAME, (SourceFileLoader.get_code, FileFinder.find_spec) == before)
+"""
+        self.assertEqual(self.python("-c", script, hook=False).stdout, "True\nfirst second True\n")
+
+    def test_what_a_signal_handler_raises_while_an_initializer_is_written_is_raised(self):
+        self.write("module.py", "VALUE = 1")
+        script = """
+from rehydrate import _hook
+
+def write(*_):
+    raise TimeoutError_("in time")
+
+class TimeoutError_(Exception):
+    pass
+
+_hook._write = write
+try:
+    import module
+except TimeoutError_ as error:
+    print(error)
+"""
+        self.assertEqual(self.python("-c", script).stdout, "in time\n")
+
+    def test_a_finalizer_may_load_while_the_interpreter_is_probed(self):
+        for name in ("first", "second"):
+            self.write(f"{name}.py", f"NAME = {name!r}")
+        # Where the collector runs inside of allocations, it runs in the first load.
+        script = """
+import gc
+import rehydrate
+
+class Importing:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        import second
+
+rehydrate.install()
+gc.set_threshold(1)
+garbage = [Importing() for _ in range(3)]
+del garbage
+import first
+gc.collect()
+import second
+print(first.NAME, second.NAME)
+"""
+        for _ in range(2):
+            self.assertEqual(self.python("-c", script, hook=False).stdout, "first second\n")
 
     def test_a_finalizer_may_import_while_a_module_is_loaded(self):
         self.write("first.py", "\n".join(f"def f{n}(a, b=({n}, 'x')): return [a, b, {n}.5]" for n in range(3000)))
@@ -811,7 +976,7 @@ import rehydrate
 rehydrate.install()
 print(sorted(set(sys.modules) - before))
 """
-        wanted = "['__future__', 'rehydrate', 'rehydrate._hook', 'rehydrate._native']\n"
+        wanted = "['rehydrate', 'rehydrate._hook', 'rehydrate._native']\n"
         self.assertEqual(self.python("-c", script, hook=False).stdout, wanted)
 
 

@@ -1,6 +1,7 @@
 """Nothing is leaked, by loads that succeed and by those that do not."""
 
 import gc
+import marshal
 import os
 import platform
 import subprocess
@@ -114,6 +115,27 @@ class Heap(unittest.TestCase):
         self.assertEqual(advised("as before"), 0)
         # Where large blocks are always mapped apart, all stays as it is.
         self.assertEqual(advised("huge", MALLOC_MMAP_THRESHOLD_="131072"), 0)
+
+
+class Collector(unittest.TestCase):
+    def test_what_is_loaded_and_freed_leaves_the_collector_at_work(self):
+        # More tuples than wait in the interpreter's free lists.
+        stream = rehydrate.dumps(tuple((n, n + 0.5) for n in range(40)))
+        loads = {"ours": rehydrate.loads, "marshal": marshal.loads}
+        dumped = {"ours": stream, "marshal": marshal.dumps(rehydrate.loads(stream))}
+        for name, load in loads.items():
+            collections = []
+            note = lambda phase, info: phase == "start" and collections.append(info["generation"])
+            gc.callbacks.append(note)
+            try:
+                for _ in range(3000):
+                    garbage = []
+                    garbage.append(garbage)
+                    load(dumped[name])
+            finally:
+                gc.callbacks.remove(note)
+            with self.subTest(loads=name):
+                self.assertGreaterEqual(len(collections), 1)
 
 
 class Leaks(unittest.TestCase):
