@@ -132,6 +132,23 @@ class Bundles(Project):
         run = self.run_with("import single; print(single.double(1))")
         self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("[1, None]", [1]))
 
+    def test_a_namespace_package_needs_its_folder_even_if_unchecked(self):
+        self.made(unchecked=True)
+        (self.root / "space" / "inner.py").unlink()
+        run = self.run_with("import space.inner; print(space.inner.NAMES)")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("('alpha', 'beta', 3.5)", [1]))
+        run = self.run_with("import sys; del sys.path[0]\ntry:\n    import space.inner\nexcept ImportError as error:\n    print(error)")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("No module named 'space'", [0]))
+
+    def test_sources_are_beside_the_link_to_a_bundle(self):
+        self.made()
+        link = self.folder / "all.pybundle"
+        link.symlink_to(self.bundle)
+        self.bundle = link
+        self.assertEqual(self.hits(self.run_with("import app")), [0])
+        shutil.copytree(self.root / "app", self.folder / "app")
+        self.assertEqual(self.hits(self.run_with("import app")), [2])
+
     def test_hashes_are_compared(self):
         for mode in ["checked-hash", "unchecked-hash"]:
             self.forget()

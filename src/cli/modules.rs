@@ -201,3 +201,47 @@ fn is_identifier(name: &str) -> bool {
         && !name.is_empty()
         && name.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_absolute_and_has_no_dots() {
+        let here = std::env::current_dir().unwrap();
+        let cases = [
+            ("/a/b", Path::new("/a/b").to_owned()),
+            ("/a/./b/../c//", Path::new("/a/c").to_owned()),
+            ("/a/../../b", Path::new("/b").to_owned()),
+            ("/..", Path::new("/").to_owned()),
+            ("..", here.parent().unwrap().to_owned()),
+            ("a/../b.py", here.join("b.py")),
+            (".", here),
+        ];
+        for (path, wanted) in cases {
+            assert_eq!(normalized(Path::new(path)).unwrap(), wanted, "{path}");
+        }
+        assert!(normalized(Path::new("")).is_err());
+    }
+
+    #[test]
+    fn what_hides_a_source_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let sources = ["plain", "so", "tagged", "pyd", "longer", "both", "part", "pkg/__init__", "pkg/inner"];
+        fs::create_dir_all(at("both")).unwrap();
+        fs::create_dir_all(at("part")).unwrap();
+        fs::create_dir_all(at("pkg")).unwrap();
+        let files = ["so.so", "tagged.cpython-313-darwin.so", "pyd.cp313-win_amd64.pyd", "long.so", "plain.so.txt"];
+        for name in files.into_iter().chain(["both/__init__.py", "pkg/__init__.abi3.so"]) {
+            fs::write(at(name), "").unwrap();
+        }
+        for source in sources {
+            fs::write(at(&format!("{source}.py")), "").unwrap();
+        }
+        let found = FoundModules::find(&[folder.path().to_owned()]).unwrap();
+        let names: Vec<_> = found.modules.iter().map(|module| &*module.name).collect();
+        assert_eq!(names, ["both", "longer", "part", "pkg.inner", "plain"]);
+        assert!(found.modules[0].is_package);
+    }
+}
