@@ -131,8 +131,8 @@ impl Bundle {
         if let Some(path) = path
             && !path.is_none()
         {
-            // A part of a package that came from elsewhere comes from there too, and one that another folder may have before
-            // this one is looked for there.
+            // A part of a package that came from elsewhere comes from there too. Where a folder stands before ours,
+            // importlib looks there first.
             let around =
                 if module.is_package { folder.rsplit_once('/').map_or("", |(around, _)| around) } else { folder };
             if !begins_with(path, around)? {
@@ -156,8 +156,8 @@ impl Bundle {
     }
 }
 
-/// Whether the first folder of a `__path__` is this one. That of a namespace package is not a list, and finds out its folders
-/// when it is iterated.
+/// Whether the first folder of a `__path__` is this one. That of a namespace package is not a list, and finds out its
+/// folders when it is iterated.
 fn begins_with(path: &Bound<'_, PyAny>, folder: &str) -> PyResult<bool> {
     let first = match path.cast_exact::<PyList>() {
         Ok(list) => list.get_item(0).ok(),
@@ -205,8 +205,8 @@ impl Bundle {
 
     /// The table, which is built when it is needed.
     ///
-    /// That is not done inside the cell: a finalizer that runs meanwhile may import from here, and would wait for itself.
-    /// Of two tables the first that is ready stays.
+    /// That is not done inside the cell: a finalizer that runs meanwhile may import from here, and would wait for
+    /// itself. Of two tables the first that is ready stays.
     fn table(&self, py: Python<'_>, bundle: &bundle::Bundle<'_>) -> PyResult<&BundleValues> {
         if let Some(values) = self.table.get(py) {
             return Ok(values);

@@ -126,8 +126,8 @@ struct Extensions(BTreeMap<PathBuf, BTreeSet<String>>);
 impl Extensions {
     /// Whether importlib takes something else for a source: the package of that name, or the extension module.
     ///
-    /// It looks for the package first, then for the extension, which mypyc and Cython put beside the source they compile. What
-    /// is of another Python or system counts too: then the source is imported from its .pyc.
+    /// It looks for the package first, then for the extension, which mypyc and Cython put beside the source they compile.
+    /// What is of another Python or system counts too: then the source is imported from its .pyc.
     fn hide(&mut self, source: &Path) -> bool {
         let (Some(folder), Some(name)) = (source.parent(), source.file_stem()) else { return false };
         let package = source.with_extension("");
