@@ -54,6 +54,10 @@ class BundleLoader(SourceFileLoader):
 
     get_code: "Any" = _native.Method(_native.get_bundled_code, base_get_code)
 
+    def __reduce__(self) -> "tuple[Any, ...]":
+        # A bundle cannot be copied: a copy loads what the file system has.
+        return SourceFileLoader, (self.name, self.path)
+
 
 def missed(loader: "Any", damage: str | None) -> None:
     """Makes good what was missing when `loader` loaded a module without an initializer.
@@ -95,20 +99,36 @@ def _write(loader: "Any", pyc: str, target: str) -> None:
     _state["written"] += 1
 
 
-def _warn(target: str, damage: str) -> None:
-    """Says once in a process that an initializer is damaged; the first one stands for all."""
-    if _state["warning"] is not None:
-        return
-    _state["warning"] = text = f"{target} is not used: {damage}"
-    import warnings
-
-    # With -W error this would end an import that can go on.
+def _warn(target: str, damage: str, of_bundle: bool = False, stacklevel: int = 3) -> None:
+    """Says that an initializer is damaged, of which the first in a process stands for all; or a bundle, each time."""
+    global _has_warned
+    if not of_bundle:
+        if _has_warned:
+            return
+        _has_warned = True
+    text = f"{target} is not used: {damage}"
+    if _state["warning"] is None:
+        _state["warning"] = text
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
-    except RuntimeWarning as warning:
-        print(f"RuntimeWarning: {warning}", file=sys.stderr)
+        import warnings
+
+        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
+    except Exception:
+        # This must not end an import that can go on: with -W error, or while `warnings` itself is imported.
+        _print(f"RuntimeWarning: {text}")
 
 
+def _print(text: str) -> None:
+    """Writes a line to standard error, if there is one that takes it."""
+    try:
+        if sys.stderr is not None:
+            print(text, file=sys.stderr)
+    except Exception:
+        pass
+
+
+#: Whether a damaged initializer was reported.
+_has_warned = False
 _state: "dict[str, Any]" = {"written": 0, "failures": 0, "last_failure": None, "warning": None}
 
 
@@ -131,7 +151,8 @@ def _add_bundle(path: "str | os.PathLike[str]") -> None:
     try:
         bundle = _native.Bundle(path)
     except (OSError, ValueError) as error:
-        _warn(_os.fspath(path), str(error))
+        # It points at who called `rehydrate.install`: past `_warn`, this, and two functions of that name.
+        _warn(_os.fspath(path), str(error), of_bundle=True, stacklevel=5)
         return
     if any(other.path == bundle.path for other in _bundles()):
         return

@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - Whatever is wrong with a bundle, or with a source, importlib goes on as without us.
-//! - The table is built when the first module needs it, and once.
+//! - The table is built when the first module needs it, and one is kept.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,16 +16,16 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyCode, PyList, PyString};
 use rehydrate::bundle::{self, Module};
 use rehydrate::bundler::{BundleOptions, Part};
-use rehydrate::cli::modules::FoundModules;
+use rehydrate::cli::modules::{FoundModules, normalized};
 use rehydrate::{Input, Source};
 
 use crate::cache::Header;
 use crate::convert::{map, own_magic, refused, strip};
 use crate::execute::{BundleValues, build_table, execute_bundled, refuses_bundles};
-use crate::hook::{Hook, audit_open, is_hash_current, spec_of};
+use crate::hook::{Hook, audit_open, is_damage, is_hash_current, spec_of};
 
 /// A bundle, and the finder of its modules.
 #[pyclass(frozen, module = "rehydrate._native")]
@@ -37,6 +37,8 @@ pub(crate) struct Bundle {
     table: PyOnceLock<BundleValues>,
     /// Nothing is taken from it any more.
     is_broken: AtomicBool,
+    /// Something in it is damaged, and that was said: the first thing stands for all.
+    has_warned: AtomicBool,
     hits: AtomicUsize,
 }
 
@@ -49,7 +51,7 @@ impl Bundle {
             Some(number) => PyOSError::new_err((number, strip(&error), path.clone().into_os_string())),
             None => PyValueError::new_err(error.to_string()),
         };
-        let absolute = std::path::absolute(&path).map_err(failed)?;
+        let absolute = normalized(&path).map_err(failed)?;
         let Some(absolute) = absolute.to_str().map(str::to_owned) else {
             return Err(PyValueError::new_err("the path of the bundle is not UTF-8"));
         };
@@ -71,8 +73,15 @@ impl Bundle {
             return Err(PyValueError::new_err(why));
         }
         let folder = absolute.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-        let (table, is_broken, hits) = (PyOnceLock::new(), AtomicBool::new(false), AtomicUsize::new(0));
-        Ok(Self { mapped, path: absolute, folder, table, is_broken, hits })
+        Ok(Self {
+            mapped,
+            path: absolute,
+            folder,
+            table: PyOnceLock::new(),
+            is_broken: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
+            hits: AtomicUsize::new(0),
+        })
     }
 
     #[getter]
@@ -122,10 +131,11 @@ impl Bundle {
         if let Some(path) = path
             && !path.is_none()
         {
-            // A part of a package that came from elsewhere comes from there too.
+            // A part of a package that came from elsewhere comes from there too. Where a folder stands before ours,
+            // importlib looks there first.
             let around =
                 if module.is_package { folder.rsplit_once('/').map_or("", |(around, _)| around) } else { folder };
-            if !holds(path, around)? {
+            if !begins_with(path, around)? {
                 return Ok(None);
             }
         }
@@ -146,14 +156,14 @@ impl Bundle {
     }
 }
 
-/// Whether a `__path__` has a folder.
-fn holds(path: &Bound<'_, PyAny>, folder: &str) -> PyResult<bool> {
-    for entry in path.try_iter()? {
-        if entry?.cast::<PyString>().is_ok_and(|entry| entry.to_str().is_ok_and(|entry| entry == folder)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Whether the first folder of a `__path__` is this one. That of a namespace package is not a list, and finds out its
+/// folders when it is iterated.
+fn begins_with(path: &Bound<'_, PyAny>, folder: &str) -> PyResult<bool> {
+    let first = match path.cast_exact::<PyList>() {
+        Ok(list) => list.get_item(0).ok(),
+        Err(_) => path.try_iter()?.next().transpose()?,
+    };
+    Ok(first.is_some_and(|first| first.cast::<PyString>().is_ok_and(|first| first.to_str().ok() == Some(folder))))
 }
 
 /// Whether a module can be of its source: that is there, and has the time and size, if those decide.
@@ -186,7 +196,24 @@ impl Bundle {
 
     #[cold]
     fn warn(&self, py: Python<'_>, why: &str) -> PyResult<()> {
-        Hook::get(py)?.call_own(py, "_warn", (&self.path, why)).map(drop)
+        if self.has_warned.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (of_bundle, stacklevel) = (true, 2);
+        Hook::get(py)?.call_own(py, "_warn", (&self.path, why, of_bundle, stacklevel)).map(drop)
+    }
+
+    /// The table, which is built when it is needed.
+    ///
+    /// That is not done inside the cell: a finalizer that runs meanwhile may import from here, and would wait for
+    /// itself. Of two tables the first that is ready stays.
+    fn table(&self, py: Python<'_>, bundle: &bundle::Bundle<'_>) -> PyResult<&BundleValues> {
+        if let Some(values) = self.table.get(py) {
+            return Ok(values);
+        }
+        let values = build_table(py, bundle)?;
+        drop(self.table.set(py, values));
+        Ok(self.table.get(py).expect("it was set"))
     }
 
     /// The code object of a module, if it can be had from here.
@@ -198,12 +225,7 @@ impl Bundle {
         filename: &Bound<'py, PyString>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = loader.py();
-        let damaged = |error: PyErr| -> PyResult<String> {
-            match error.is_instance_of::<PyValueError>(py) {
-                true => Ok(error.value(py).to_string()),
-                false => Err(error),
-            }
-        };
+        let damaged = |error: PyErr| if is_damage(py, &error) { Ok(error.value(py).to_string()) } else { Err(error) };
         let found = self.opened().and_then(|bundle| Ok((bundle, bundle.find(name)?)));
         let (bundle, module) = match found {
             Ok((bundle, Some(module))) => (bundle, module),
@@ -224,7 +246,7 @@ impl Bundle {
                 return Ok(None);
             }
         }
-        let values = match self.table.get_or_try_init(py, || build_table(py, &bundle)) {
+        let values = match self.table(py, &bundle) {
             Ok(values) => values,
             Err(error) => return self.give_up(py, &damaged(error)?).map(|()| None),
         };
@@ -233,7 +255,7 @@ impl Bundle {
             .map_err(refused)
             .and_then(|image| execute_bundled(py, &bundle, values, &image, filename));
         match code {
-            Ok(code) if code.get_type().name()? == "code" => {
+            Ok(code) if code.is_instance_of::<PyCode>() => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
                 Ok(Some(code))
             }

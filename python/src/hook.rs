@@ -431,8 +431,8 @@ fn cached<'py>(
     }
 }
 
-/// Whether an error says that an initializer is refused; what nests too deep for the interpreter is.
-fn is_damage(py: Python<'_>, error: &PyErr) -> bool {
+/// Whether an error says that an initializer is refused: what nests too deep for the interpreter to compare is, too.
+pub(crate) fn is_damage(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyRecursionError>(py)
 }
 

@@ -1,15 +1,17 @@
 """Imports from bundles: they show what imports show without, and what is wrong with a bundle does no harm."""
 
+import marshal
 import os
 import random
 import shutil
 import struct
 import sys
 import unittest
-import unittest.mock
+import warnings
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import equality
-import rehydrate
 from rehydrate import _bundle, _native
 from support import Project
 from test_memory import grown
@@ -130,6 +132,23 @@ class Bundles(Project):
         run = self.run_with("import single; print(single.double(1))")
         self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("[1, None]", [1]))
 
+    def test_a_namespace_package_needs_its_folder_even_if_unchecked(self):
+        self.made(unchecked=True)
+        (self.root / "space" / "inner.py").unlink()
+        run = self.run_with("import space.inner; print(space.inner.NAMES)")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("('alpha', 'beta', 3.5)", [1]))
+        run = self.run_with("import sys; del sys.path[0]\ntry:\n    import space.inner\nexcept ImportError as error:\n    print(error)")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("No module named 'space'", [0]))
+
+    def test_sources_are_beside_the_link_to_a_bundle(self):
+        self.made()
+        link = self.folder / "all.pybundle"
+        link.symlink_to(self.bundle)
+        self.bundle = link
+        self.assertEqual(self.hits(self.run_with("import app")), [0])
+        shutil.copytree(self.root / "app", self.folder / "app")
+        self.assertEqual(self.hits(self.run_with("import app")), [2])
+
     def test_hashes_are_compared(self):
         for mode in ["checked-hash", "unchecked-hash"]:
             self.forget()
@@ -156,6 +175,77 @@ class Bundles(Project):
             "import app.tools; print(app.tools.double)"
         )
         self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("elsewhere", [0]))
+
+    def test_an_extension_module_is_preferred_to_the_source_beside_it(self):
+        # What is no library shows that importlib takes it.
+        for name in ["single.so", "app/tools.cpython-313-x86_64-linux-gnu.so", "app/parts/__init__.abi3.so", "space/inner.pyd"]:
+            self.write(name)
+        self.made()
+        self.assertEqual(_native.Bundle(self.bundle).modules(), ["app", "app.parts.deep"])
+        with self.assertRaisesRegex(ValueError, "no module was found"):
+            self.made(self.root / "single.py")
+        self.write(f"app/tools{EXTENSION_SUFFIXES[0]}")
+        run = self.run_with("try:\n    import app\nexcept ImportError as error:\n    print(error.path)")
+        self.assertEqual(run.stdout.splitlines()[0], str(self.root / f"app/tools{EXTENSION_SUFFIXES[0]}"))
+
+    def test_a_package_is_preferred_to_the_source_beside_it(self):
+        self.write("both.py", "VALUE = 'source'\n")
+        self.write("both/__init__.py", "VALUE = 'package'\n")
+        for paths in [[], [self.root / "both.py", self.root / "both"]]:
+            self.made(*paths)
+            run = self.run_with("import both; print(both.VALUE)")
+            self.assertEqual((run.stdout.splitlines()[0], self.hits(run), run.stderr), ("package", [1], ""))
+        # What else makes a package of a folder is not in a bundle, and neither is the source that it hides.
+        (self.root / "both/__init__.py").rename(self.root / "both/__init__.pyc")
+        self.made()
+        self.assertNotIn("both", _native.Bundle(self.bundle).modules())
+
+    def test_the_first_folder_of_a_package_decides(self):
+        self.write("p2/__init__.py", "import os\n__path__.insert(0, os.path.join(__path__[0], 'fast'))\n")
+        self.write("p2/impl.py", "VALUE = 'slow'\n")
+        self.write("p2/fast/impl.py", "VALUE = 'fast'\n")
+        self.made()
+        run = self.run_with("import p2.impl; print(p2.impl.VALUE)")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("fast", [1]))
+        run = self.run_with("import p2; p2.__path__.reverse(); import p2.impl; print(p2.impl.VALUE)")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("slow", [2]))
+        run = self.run_with("import p2; p2.__path__.clear()\ntry:\n    import p2.impl\nexcept ImportError:\n    print('none')")
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("none", [1]))
+
+    def test_the_first_folder_of_a_namespace_package_decides(self):
+        other = self.write("space/inner.py", "NAMES = 'other'\n", self.folder / "other").parent.parent
+        self.made()
+        for at, names, hits in [(0, "other", 0), (1, "('alpha', 'beta', 3.5)", 1)]:
+            run = self.run_with(
+                f"import sys; sys.path[:1] = {[str(self.root)]}; sys.path.insert({at}, {str(other)!r})\n"
+                "import space.inner; print(space.inner.NAMES, len(list(space.__path__)))"
+            )
+            self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), (f"{names} 2", [hits]))
+
+    def test_a_path_with_dots_names_what_it_names_without(self):
+        run = self.python("-m", "rehydrate", "bundle", "../app", "-o", "../../all.pybundle", hook=False, cwd=self.root / "space")
+        self.assertEqual(run.stderr.split(" (")[0], "4 modules -> ../../all.pybundle")
+        shutil.move(self.folder, str(self.folder) + "-moved")
+        self.addCleanup(shutil.rmtree, str(self.folder) + "-moved")
+        self.folder = Path(str(self.folder) + "-moved")
+        self.root, self.bundle = self.folder / "project", self.folder / "project" / "space" / ".." / ".." / "all.pybundle"
+        run = self.run_with("import app; print(app.__file__, rehydrate.status()['hook']['bundles'][0]['path'])")
+        self.assertEqual(run.stdout.splitlines()[0], f"{self.root / 'app' / '__init__.py'} {self.folder / 'all.pybundle'}")
+        self.assertEqual(self.hits(run), [2])
+
+    def test_specs_and_loaders_are_copied_as_those_of_sources(self):
+        self.made()
+        run = self.run_with(
+            "import copy, pickle, single\n"
+            "copies = [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]\n"
+            "for again in copies:\n"
+            "    loader, spec = again(single.__loader__), again(single.__spec__)\n"
+            "    print(type(loader).__name__, loader.name, loader.path == single.__file__, loader.get_code('single').co_names)\n"
+            "    print(spec == single.__spec__, spec.loader == loader, spec.origin == single.__file__)\n"
+        )
+        # Of a spec, copy.copy keeps the loader.
+        of_loader, of_spec = "SourceFileLoader single True ('double',)", "False True True"
+        self.assertEqual(run.stdout.splitlines()[:-1], [of_loader, "True False True"] + [of_loader, of_spec] * 2)
 
     def test_levels_of_optimization(self):
         self.write("single.py", "def double():\n    'doc'\n    assert False\n")
@@ -190,6 +280,103 @@ class Bundles(Project):
         self.assertIn("No such file", run.stderr)
         self.assertEqual(run.stdout.splitlines()[0], "4")
 
+    def test_each_bundle_that_cannot_be_used_is_reported_where_it_is_installed(self):
+        self.write("one.pybundle", "one")
+        self.write("two.pybundle", "two")
+        install = "rehydrate.install(bundles=['one.pybundle', 'two.pybundle'])"
+        self.write("main.py", f"import rehydrate\n\n{install}\nprint(rehydrate.status()['hook']['warning'])\n")
+        run = self.python("-B", "main.py", hook=False)
+        told = run.stderr.splitlines()
+        self.assertEqual(len(told), 4, run)
+        self.assertEqual([told[1].strip(), told[3].strip()], [install, install])
+        for line, name in [(told[0], "one"), (told[2], "two")]:
+            self.assertRegex(line, rf"main\.py:3: RuntimeWarning: {name}\.pybundle is not used: ")
+        self.assertTrue(run.stdout.startswith("one.pybundle is not used: "), run)
+
+    def damage(self, name):
+        """Damages the initializer of a module, or the table if `name` is None; gives the bundle's bytes before."""
+        whole = self.bundle.read_bytes()
+        containers = [at for at in range(len(whole)) if whole.startswith(b"PYI.", at)]
+        at = containers[0 if name is None else 1 + _native.Bundle(self.bundle).modules().index(name)]
+        self.bundle.write_bytes(whole[:at] + b"X" + whole[at + 1 :])
+        return whole
+
+    def test_damage_is_reported_once_of_a_bundle_where_the_import_stands(self):
+        self.made(self.root / "app")
+        self.damage(None)
+        other = self.root / "other.pybundle"
+        shutil.copy(self.bundle, other)
+        self.made(self.root / "single.py")
+        self.damage("single")
+        self.write("main.py", f"import rehydrate\nrehydrate.install(bundles=['all.pybundle', {str(other)!r}])\nimport single\nimport app\n")
+        run = self.python("-B", "main.py", hook=False)
+        self.assertEqual(run.stderr.count("RuntimeWarning"), 2, run)
+        self.assertRegex(run.stderr, r"main\.py:3: RuntimeWarning: .*all\.pybundle is not used: module single: ")
+        self.assertRegex(run.stderr, r"main\.py:4: RuntimeWarning: .*other\.pybundle is not used: ")
+
+    def test_a_warning_never_ends_an_import(self):
+        shutil.copy(warnings.__file__, self.root / "warnings.py")
+        self.made(self.root / "warnings.py")
+        self.damage("warnings")
+        # While it is imported itself it has no `warn` yet; then as errors, and where nobody can be told.
+        first = "import sys; sys.modules.pop('warnings', None); import warnings"
+        for before, told in [("", 1), ("import sys; sys.stderr = None", 0), ("import sys; sys.stderr.close()", 0)]:
+            run = self.run_with(f"{before}\n{first}\nprint(warnings.__file__, callable(warnings.warn))")
+            self.assertEqual(run.stdout.splitlines(), [f"{self.root / 'warnings.py'} True", "hits [0]"])
+            self.assertEqual(run.stderr.count("RuntimeWarning: "), told, run)
+        self.made(self.root / "single.py")
+        self.damage("single")
+        run = self.run_with("import single; print(single.double(1))", "-W", "error")
+        self.assertEqual(run.stdout.splitlines()[0], "[1, None]")
+        self.assertEqual(run.stderr.count("RuntimeWarning: "), 1, run)
+
+    @unittest.skipIf(sys.version_info >= (3, 12), "calls of C functions have a limit of their own, which is far off")
+    def test_what_is_nested_too_deep_to_be_compared_is_damaged(self):
+        # The hashes of -1 and -2 are equal, and so those of what holds them: a set compares them.
+        one, other = -1, -2
+        for _ in range(900):
+            one, other = (one,), (other,)
+        source = self.root / "single.py"
+        code = compile(source.read_text(), str(source), "exec")
+        code = code.replace(co_consts=(*code.co_consts, frozenset([one, other])))
+        pyc = _bundle.compiled(str(source), 0)[:16] + marshal.dumps(code)
+        self.bundle.write_bytes(_native.make_bundle([("single", False, 0, "single.py", pyc)], [str(self.root)]))
+        run = self.run_with("import sys; sys.setrecursionlimit(500); import single; print(single.double(1))")
+        self.assertEqual(run.stdout.splitlines()[0], "[1, None]")
+        self.assertIn("module single: maximum recursion depth exceeded", run.stderr)
+
+    def test_a_finalizer_imports_from_the_bundle_whose_table_is_built(self):
+        for at in range(3):
+            self.write(f"many/m{at}.py", f"NAMES = [{', '.join(f'({n}.5, {n})' for n in range(1000))}]\n")
+        self.made()
+        # CPython 3.11 collects when it makes a tuple: in one of these rounds while the table is built.
+        run = self.run_with(f"""
+import gc, sys
+from rehydrate import _native
+class Last:
+    def __del__(self):
+        import single
+gc.disable()
+for threshold in range(1, 30):
+    bundle = _native.Bundle({str(self.bundle)!r})
+    sys.modules.pop("single", None)
+    sys.meta_path.insert(0, bundle)
+    get_code = bundle.find_spec("many.m1", [{str(self.root / "many")!r}]).loader.get_code
+    gc.collect()
+    last = Last()
+    last.itself = last
+    del last
+    gc.set_threshold(threshold)
+    gc.enable()
+    get_code("many.m1")
+    gc.disable()
+    gc.collect()
+    print(bundle.hits, end=" ")
+    sys.meta_path.remove(bundle)
+print()
+""")
+        self.assertEqual((run.stdout.splitlines()[0].split(), run.stderr), (["2"] * 29, ""))
+
     def test_what_is_damaged_inside_is_imported_as_ever(self):
         self.made()
         whole = self.bundle.read_bytes()
@@ -219,7 +406,8 @@ class Bundles(Project):
             except ValueError:
                 refused += 1
                 continue
-            with unittest.mock.patch.object(rehydrate._hook, "_state", dict(rehydrate._hook._state, warning="none")):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 for name in names:
                     spec = bundle.find_spec(name, self.around(name))
                     if spec is None:

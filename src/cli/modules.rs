@@ -1,9 +1,9 @@
 //! Finds the modules that paths name: a package, a folder of modules, a source; and where their compiled code is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A source, and what it is imported as.
 #[derive(Debug, Clone)]
@@ -32,15 +32,16 @@ pub struct FoundModules {
 impl FoundModules {
     /// Finds what `paths` name. A folder with an `__init__.py` is a package, and all below it; another one holds modules and
     /// packages; a source is a module. The name of a package or a source begins with the packages in which it lies.
+    /// A source is left out if importlib takes something else of its folder by that name.
     ///
     /// # Errors
     /// A path that is not there, that is neither, or is not UTF-8; a module that is found twice.
     pub fn find(paths: &[PathBuf]) -> io::Result<Self> {
         let mut found = Self::default();
         let mut by_name = BTreeMap::new();
+        let mut extensions = Extensions::default();
         for path in paths {
-            let path = std::path::absolute(path)?;
-            let path: PathBuf = path.components().collect();
+            let path = normalized(path)?;
             let metadata = fs::metadata(&path).map_err(|error| named(&path, error))?;
             let is_source = metadata.is_file() && path.extension().is_some_and(|extension| extension == "py");
             let is_package = metadata.is_dir() && path.join("__init__.py").is_file();
@@ -62,6 +63,9 @@ impl FoundModules {
             }
             let folder = found.folder(root);
             for source in sources {
+                if extensions.hide(&source) {
+                    continue;
+                }
                 let Some(module) = module(root, folder, &source)? else { continue };
                 if let Some(FoundModule { source: other, .. }) = by_name.get(&module.name) {
                     if *other != source {
@@ -90,7 +94,7 @@ impl FoundModules {
     /// # Errors
     /// A path that is not UTF-8.
     pub fn folders_for(&self, bundle: &Path) -> io::Result<Vec<String>> {
-        let bundle = std::path::absolute(bundle)?;
+        let bundle = normalized(bundle)?;
         let beside = bundle.parent().unwrap_or(&bundle);
         let spell = |folder: &PathBuf| {
             let folder = folder.strip_prefix(beside).unwrap_or(folder);
@@ -98,6 +102,55 @@ impl FoundModules {
         };
         self.folders.iter().map(spell).collect()
     }
+}
+
+/// A path as `os.path.abspath` gives it: absolute, and without `..`, whatever links there are.
+///
+/// # Errors
+/// The path is empty, or the current folder is not to be had.
+pub fn normalized(path: &Path) -> io::Result<PathBuf> {
+    let mut normalized = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        match part {
+            Component::ParentDir => _ = normalized.pop(),
+            part => normalized.push(part),
+        }
+    }
+    Ok(normalized)
+}
+
+/// The extension modules of the folders that were asked for, without the suffixes of their names.
+#[derive(Default)]
+struct Extensions(BTreeMap<PathBuf, BTreeSet<String>>);
+
+impl Extensions {
+    /// Whether importlib takes something else for a source: the package of that name, or the extension module.
+    ///
+    /// It looks for the package first, then for the extension, which mypyc and Cython put beside the source they compile.
+    /// What is of another Python or system counts too: then the source is imported from its .pyc.
+    fn hide(&mut self, source: &Path) -> bool {
+        let (Some(folder), Some(name)) = (source.parent(), source.file_stem()) else { return false };
+        let package = source.with_extension("");
+        self.has(folder, &name.to_string_lossy())
+            || ["__init__.py", "__init__.pyc"].iter().any(|file| package.join(file).is_file())
+            || self.has(&package, "__init__")
+    }
+
+    fn has(&mut self, folder: &Path, name: &str) -> bool {
+        if !self.0.contains_key(folder) {
+            self.0.insert(folder.to_owned(), extensions(folder));
+        }
+        self.0[folder].contains(name)
+    }
+}
+
+/// The names of the extension modules in a folder, which end at the first dot: `NAME.so`, `NAME.cpython-313-darwin.so`.
+fn extensions(folder: &Path) -> BTreeSet<String> {
+    // A folder that is not there has none.
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter_map(|file| file.file_name().into_string().ok());
+    let extensions = files.filter(|file| file.ends_with(".so") || file.ends_with(".pyd"));
+    extensions.filter_map(|file| Some(file.split_once('.')?.0.to_owned())).collect()
 }
 
 fn named(path: &Path, error: io::Error) -> io::Error {
@@ -147,4 +200,48 @@ fn is_identifier(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_numeric())
         && !name.is_empty()
         && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_absolute_and_has_no_dots() {
+        let here = std::env::current_dir().unwrap();
+        let cases = [
+            ("/a/b", Path::new("/a/b").to_owned()),
+            ("/a/./b/../c//", Path::new("/a/c").to_owned()),
+            ("/a/../../b", Path::new("/b").to_owned()),
+            ("/..", Path::new("/").to_owned()),
+            ("..", here.parent().unwrap().to_owned()),
+            ("a/../b.py", here.join("b.py")),
+            (".", here),
+        ];
+        for (path, wanted) in cases {
+            assert_eq!(normalized(Path::new(path)).unwrap(), wanted, "{path}");
+        }
+        assert!(normalized(Path::new("")).is_err());
+    }
+
+    #[test]
+    fn what_hides_a_source_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let sources = ["plain", "so", "tagged", "pyd", "longer", "both", "part", "pkg/__init__", "pkg/inner"];
+        fs::create_dir_all(at("both")).unwrap();
+        fs::create_dir_all(at("part")).unwrap();
+        fs::create_dir_all(at("pkg")).unwrap();
+        let files = ["so.so", "tagged.cpython-313-darwin.so", "pyd.cp313-win_amd64.pyd", "long.so", "plain.so.txt"];
+        for name in files.into_iter().chain(["both/__init__.py", "pkg/__init__.abi3.so"]) {
+            fs::write(at(name), "").unwrap();
+        }
+        for source in sources {
+            fs::write(at(&format!("{source}.py")), "").unwrap();
+        }
+        let found = FoundModules::find(&[folder.path().to_owned()]).unwrap();
+        let names: Vec<_> = found.modules.iter().map(|module| &*module.name).collect();
+        assert_eq!(names, ["both", "longer", "part", "pkg.inner", "plain"]);
+        assert!(found.modules[0].is_package);
+    }
 }
