@@ -1053,7 +1053,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Outcome<(*mut PyObject, bool)> {
         let (text, names) = (name.get(), self.shared.names.get());
         // SAFETY: under the GIL; the borrow ends before anything is made.
-        if unsafe { (*names).is_full_for(text) } {
+        if unsafe { (*names).is_full_for(hash, text) } {
             return Ok((self.made(self.string(text, false, true))?, false));
         }
         let object = self.made(self.ascii(text))?;

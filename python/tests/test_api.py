@@ -304,6 +304,66 @@ class Refusals(unittest.TestCase):
                 _native.compile_pyc(data)
 
 
+def colliding(n, prefix=b""):
+    """Names of one hash, another one for each length. It has no seed: its last two steps are undone, from states whose lower
+    halves are the same."""
+    mask, factor = (1 << 64) - 1, 0x9E3779B97F4A7C15
+    inverse = pow(factor, -1, 1 << 64)
+    word = lambda text: int.from_bytes(text, "little")
+    mixed = lambda state, word: (product := (state ^ word) * factor & mask) ^ product >> 32
+    undone = lambda state: (state ^ state >> 32) * inverse & mask
+    state = len(prefix) + 16
+    for at in range(0, len(prefix), 8):
+        state = mixed(state, word(prefix[at : at + 8]))
+    state, names = mixed(state, word(b"collides")), []
+    for upper in itertools.count():
+        last = undone(undone(upper << 32 | len(prefix) << 6)) ^ state
+        if not last & 0x8080808080808080:
+            names.append((prefix + b"collides" + last.to_bytes(8, "little")).decode())
+            if len(names) == n:
+                return names
+
+
+class Names(unittest.TestCase):
+    #: Most names of one hash that the table takes.
+    BOUND = 64
+
+    def test_names_of_one_hash_fill_no_more_than_their_run(self):
+        """Those that are short stand in the table, long ones apart."""
+        for prefix in (b"", b"a prefix" * 2):
+            names = colliding(500, prefix)
+            code = compile("", "x.py", "exec").replace(co_names=tuple(names))
+            stream = rehydrate.dumps(code)
+            self.assertIn("MAKE_NAMES", rehydrate.disassemble(stream))
+            before = rehydrate.status()["names"]["count"]
+            first = rehydrate.loads(stream)
+            grown = rehydrate.status()["names"]["count"] - before
+            self.assertTrue(2 < grown <= self.BOUND + 2, grown)
+            self.assertIsNone(difference(code, first))
+            for _ in range(3):
+                again = rehydrate.loads(stream)
+                self.assertTrue(all(one is other for one, other in zip(first.co_names, again.co_names, strict=True)))
+                self.assertTrue(all(map(is_interned, again.co_names)))
+            # What found no room does not come in later, and nothing stands there twice.
+            self.assertEqual(rehydrate.status()["names"]["count"] - before, grown)
+            # One by one, so that none is found because another was looked for.
+            for name in names:
+                alone = rehydrate.loads(rehydrate.dumps(code.replace(co_names=(name,))))
+                self.assertIs(alone.co_names[0], sys.intern(name))
+
+    def test_names_without_room_are_freed(self):
+        names = colliding(500)
+        code = compile("", "x.py", "exec").replace(co_names=tuple(names))
+        stream = rehydrate.dumps(code)
+        del code, names
+        blocks = []
+        for _ in range(3):
+            rehydrate.loads(stream)
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+        self.assertLess(blocks[-1] - blocks[0], 100)
+
+
 class Filenames(unittest.TestCase):
     SOURCE = "def f():\n    def g(): pass\n    return g\n"
 
