@@ -1,6 +1,7 @@
 """The public functions: what they take, what they give, and how they refuse."""
 
 import ast
+import contextlib
 import doctest
 import gc
 import inspect
@@ -362,6 +363,117 @@ class Names(unittest.TestCase):
             gc.collect()
             blocks.append(sys.getallocatedblocks())
         self.assertLess(blocks[-1] - blocks[0], 100)
+
+
+class Effort(unittest.TestCase):
+    """What CPython would walk into for too long."""
+
+    WHY = "in so many places that CPython"
+
+    PATHS = ("direct", "constructor", "marshal")
+
+    @contextlib.contextmanager
+    def on(self, path):
+        _native._force_path(path)
+        try:
+            with self.subTest(path=path):
+                yield
+        finally:
+            _native._force_path()
+
+    def build(self, *lines):
+        head = f".magic {struct.unpack('<H', OWN_MAGIC)[0]}"
+        return _native._build(_native.assemble("\n".join([head, *lines, "RETURN_VALUE", ""])))
+
+    def doubled(self, n, first="BUILD_TUPLE 0", double=("COPY 1", "BUILD_TUPLE 2")):
+        return [first, *double * n]
+
+    def code(self, consts, name="'f'"):
+        numbers = "co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize=2 co_flags=0 co_firstlineno=1"
+        lines = ["BUILD_TUPLE 0", *consts, "BUILD_TUPLE 1", "BUILD_TUPLE 0", f"MAKE_STRING {name}", "COPY 1", "COPY 1", "MAKE_CODE"]
+        tables = {"co_code": (lambda: None).__code__.co_code.hex(), "co_localspluskinds": "empty"}
+        tables |= {"co_linetable": "empty", "co_exceptiontable": "empty"}
+        return [*lines, f".numbers {numbers}", *(f".{table} {content}" for table, content in tables.items())]
+
+    def hashed(self):
+        """What makes sixty doublings, of which each takes CPython twice as long as the one before."""
+        yield "tuple", self.doubled(60)
+        yield "tuple in a code object", self.code(self.doubled(60))
+        # Two that are equal are compared.
+        yield "frozenset", self.doubled(60, double=("COPY 1", "BUILD_TUPLE 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset"))
+        if sys.version_info >= (3, 14):
+            yield "slice", self.doubled(60, "LOAD_INT 7", ("COPY 1", "COPY 1", "BUILD_SLICE 3"))
+        if FROZENDICT:
+            double = ("COPY 1", "BUILD_TUPLE 2", "BUILD_TUPLE 0", "COPY 2", "BUILD_MAP 1", "CALL_INTRINSIC_1 make_frozendict")
+            yield "frozendict", self.doubled(60, double=double)
+
+    def test_sixty_doublings_are_not_hashed(self):
+        holders = {
+            "set": ["BUILD_SET 1"],
+            "frozenset": ["BUILD_TUPLE 1", "CALL_INTRINSIC_1 make_frozenset"],
+            "dict": ["LOAD_INT 7", "BUILD_MAP 1"],
+            "grown dict": ["BUILD_MAP 0", "COPY 2", "LOAD_INT 7", "MAP_ADD 1"],
+        }
+        for path in self.PATHS:
+            with self.on(path):
+                for of, doublings in self.hashed():
+                    for holder, lines in holders.items():
+                        with self.subTest(of=of, holder=holder), self.assertRaisesRegex(ValueError, self.WHY):
+                            self.build(*doublings, *lines)
+
+    def test_sixty_doublings_are_not_searched_for_what_to_intern(self):
+        # Its name is not interned, so the constructor is asked whatever the path.
+        code = self.code(self.doubled(60))
+        for path in self.PATHS:
+            with self.on(path):
+                with self.assertRaisesRegex(ValueError, self.WHY):
+                    self.build(*code)
+                if path == "direct":
+                    interned = [line.replace("MAKE_STRING 'f'", "MAKE_IDENTIFIERS 'f'") for line in code]
+                    self.assertEqual(self.build(*interned).co_name, "f")
+
+    def test_sixty_doublings_are_built_where_nobody_walks_into_them(self):
+        for path in self.PATHS:
+            with self.on(path):
+                built = self.build(*self.doubled(60), "LOAD_INT 7", "COPY 2", "BUILD_MAP 1", "BUILD_LIST 2")
+                tower, depth = built[0], 0
+                self.assertIs(built[1][7], tower)
+                while tower:
+                    self.assertIs(tower[0], tower[1])
+                    tower, depth = tower[0], depth + 1
+                self.assertEqual(depth, 60)
+
+    def test_what_is_shared_as_values_are_is_hashed(self):
+        shared = tuple(range(1000))
+        big, text = 1 << 300_000, "a text " * 100_000
+        values = [{(shared, n) for n in range(1000)}, {(shared, n): frozenset({shared}) for n in range(1000)}]
+        values += [{big, text, (big, text)}, {compile("x = 1, 'a'", "x.py", "exec"): shared}, set(range(100_000))]
+        for path in self.PATHS:
+            with self.on(path):
+                for value in values:
+                    self.assertEqual(rehydrate.loads(rehydrate.dumps(value)), value)
+                deep = self.build("BUILD_TUPLE 0", *["LOAD_INT 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset"] * 990, "BUILD_SET 1")
+                self.assertEqual(len(deep), 1)
+
+    def test_large_things_are_not_hashed_again_and_again(self):
+        """The hash of an int is computed anew each time, the hash of a text is not."""
+        again = ["COPY 1", "BUILD_SET 1", "COPY 2"] * 10_000
+        for path in self.PATHS:
+            with self.on(path):
+                self.build("MAKE_STRING 'a text'", *again)
+                with self.assertRaisesRegex(ValueError, self.WHY):
+                    self.build(f"MAKE_LONG {1 << 300_000:#x}", *again)
+
+    def test_many_locals_and_cells(self):
+        """The constructor compares each local variable with each cell, so there are no more than marshal is asked for."""
+        n = 3000
+        source = f"def f({', '.join(f'a{n}' for n in range(n))}):\n    {' = '.join(f'b{n}' for n in range(n))} = 1\n"
+        source += f"    return lambda: ({', '.join(f'b{n}' for n in range(n))})\n"
+        code = compile(source, "x.py", "exec")
+        stream = rehydrate.dumps(code)
+        for path in self.PATHS:
+            with self.on(path):
+                self.assertIsNone(difference(code, rehydrate.loads(stream)))
 
 
 class Filenames(unittest.TestCase):
