@@ -68,15 +68,19 @@ impl Effort {
     /// The GIL is held, and it is a tuple.
     #[cold]
     pub(crate) unsafe fn allows_constants(&mut self, consts: *mut PyObject) -> bool {
-        let mut left = vec![consts];
-        while let Some(object) = left.pop() {
+        let (mut left, mut next) = (Vec::new(), Some(consts));
+        while let Some(object) = next {
             // SAFETY: an object; what is in a set has a hash.
             let is_allowed = unsafe {
                 if ffi::PyTuple_Check(object) != 0 {
-                    self.visit(object, &mut left)
+                    let items = (0..ffi::PyTuple_GET_SIZE(object)).map(|at| ffi::PyTuple_GET_ITEM(object, at));
+                    // Most hold none of these.
+                    let holds = |item: &_| ffi::PyTuple_Check(*item) != 0 || ffi::PyFrozenSet_CheckExact(*item) != 0;
+                    left.extend(items.filter(holds));
+                    self.take(ffi::PyTuple_GET_SIZE(object) as u64)
                 } else if ffi::PyFrozenSet_CheckExact(object) != 0 {
                     // It is made again if one of its items was not interned.
-                    self.visit(object, &mut left) && self.allows_hashes([object].into_iter())
+                    self.allows_hashes([object].into_iter()) && push_items(object, &mut left)
                 } else {
                     true
                 }
@@ -84,6 +88,7 @@ impl Effort {
             if !is_allowed {
                 return false;
             }
+            next = left.pop();
         }
         true
     }

@@ -369,7 +369,6 @@ class Effort(unittest.TestCase):
     """What CPython would walk into for too long."""
 
     WHY = "in so many places that CPython"
-
     PATHS = ("direct", "constructor", "marshal")
 
     @contextlib.contextmanager
@@ -388,9 +387,9 @@ class Effort(unittest.TestCase):
     def doubled(self, n, first="BUILD_TUPLE 0", double=("COPY 1", "BUILD_TUPLE 2")):
         return [first, *double * n]
 
-    def code(self, consts, name="'f'"):
+    def code(self, consts):
         numbers = "co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize=2 co_flags=0 co_firstlineno=1"
-        lines = ["BUILD_TUPLE 0", *consts, "BUILD_TUPLE 1", "BUILD_TUPLE 0", f"MAKE_STRING {name}", "COPY 1", "COPY 1", "MAKE_CODE"]
+        lines = ["BUILD_TUPLE 0", *consts, "BUILD_TUPLE 1", "BUILD_TUPLE 0", "MAKE_STRING 'f'", "COPY 1", "COPY 1", "MAKE_CODE"]
         tables = {"co_code": (lambda: None).__code__.co_code.hex(), "co_localspluskinds": "empty"}
         tables |= {"co_linetable": "empty", "co_exceptiontable": "empty"}
         return [*lines, f".numbers {numbers}", *(f".{table} {content}" for table, content in tables.items())]
@@ -400,7 +399,8 @@ class Effort(unittest.TestCase):
         yield "tuple", self.doubled(60)
         yield "tuple in a code object", self.code(self.doubled(60))
         # Two that are equal are compared.
-        yield "frozenset", self.doubled(60, double=("COPY 1", "BUILD_TUPLE 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset"))
+        double = ("COPY 1", "BUILD_TUPLE 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset")
+        yield "frozenset", self.doubled(60, double=double)
         if sys.version_info >= (3, 14):
             yield "slice", self.doubled(60, "LOAD_INT 7", ("COPY 1", "COPY 1", "BUILD_SLICE 3"))
         if FROZENDICT:
@@ -422,14 +422,14 @@ class Effort(unittest.TestCase):
                             self.build(*doublings, *lines)
 
     def test_sixty_doublings_are_not_searched_for_what_to_intern(self):
-        # Its name is not interned, so the constructor is asked whatever the path.
-        code = self.code(self.doubled(60))
+        # What could be a name is not interned, so the constructor is asked whatever the path.
+        code = self.code(self.doubled(60, "MAKE_STRING 'constant'"))
         for path in self.PATHS:
             with self.on(path):
                 with self.assertRaisesRegex(ValueError, self.WHY):
                     self.build(*code)
                 if path == "direct":
-                    interned = [line.replace("MAKE_STRING 'f'", "MAKE_IDENTIFIERS 'f'") for line in code]
+                    interned = [line.replace("MAKE_STRING", "MAKE_IDENTIFIERS") for line in code]
                     self.assertEqual(self.build(*interned).co_name, "f")
 
     def test_sixty_doublings_are_built_where_nobody_walks_into_them(self):
@@ -452,7 +452,8 @@ class Effort(unittest.TestCase):
             with self.on(path):
                 for value in values:
                     self.assertEqual(rehydrate.loads(rehydrate.dumps(value)), value)
-                deep = self.build("BUILD_TUPLE 0", *["LOAD_INT 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset"] * 990, "BUILD_SET 1")
+                level = ("LOAD_INT 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset")
+                deep = self.build(*self.doubled(990, double=level), "BUILD_SET 1")
                 self.assertEqual(len(deep), 1)
 
     def test_large_things_are_not_hashed_again_and_again(self):
