@@ -855,7 +855,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         }
         let [n_locals, n_cells, n_free, _] = code.derived;
         // The constructor compares each local variable with each cell; `marshal` does not.
-        if !self.effort.take(u64::from(n_locals) * u64::from(n_cells)) {
+        let n_pairs = u64::from(n_locals) * u64::from(n_cells);
+        if n_pairs > MAX_PAIRS || !self.effort.take(n_pairs) {
             return Err(Failure::new(Why::NotConstructible));
         }
         // The constructor quickens bytecode that it is given quickened into the same.
@@ -965,6 +966,9 @@ fn fill<const N: usize>(values: Values<'_, *mut PyObject>, mut add: impl FnMut([
 fn is_small(code: &CodeStep<'_, *mut PyObject>) -> bool {
     code.numbers.stack_size < 1 << 24
 }
+
+/// Most pairs of a local variable and a cell of one code object that the interpreter's constructor is asked for.
+const MAX_PAIRS: u64 = 1 << 20;
 
 #[cold]
 fn refuse(why: &'static str) -> Failure {

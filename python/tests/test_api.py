@@ -466,7 +466,7 @@ class Effort(unittest.TestCase):
                     self.build(f"MAKE_LONG {1 << 300_000:#x}", *again)
 
     def test_many_locals_and_cells(self):
-        """The constructor compares each local variable with each cell, so there are no more than marshal is asked for."""
+        """The constructor compares each local variable with each cell, so that marshal is asked where these are many."""
         n = 3000
         source = f"def f({', '.join(f'a{n}' for n in range(n))}):\n    {' = '.join(f'b{n}' for n in range(n))} = 1\n"
         source += f"    return lambda: ({', '.join(f'b{n}' for n in range(n))})\n"
