@@ -19,6 +19,7 @@ use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
+use crate::effort::{Effort, TOO_OFTEN};
 use crate::heap::make_room;
 use crate::layout::{AsciiStr, CodeObject, PYTHON};
 use crate::make::{CodeFields, Heads};
@@ -380,6 +381,9 @@ fn through_marshal<'py>(
             .and_then(|()| check_kinds(bytes(Field::LocalsPlusKinds)))
             .map_err(PyValueError::new_err)?;
     }
+    if !Effort::of(image).allows_all(&heap) {
+        return Err(PyValueError::new_err(TOO_OFTEN));
+    }
     let dump = rehydrate::marshal::write(&heap, root).map_err(refused)?;
     let result = py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))?;
     if let Some(filename) = filename
@@ -446,6 +450,7 @@ struct Machine<'m, const DIRECT: bool> {
     /// By section: the tables that have numbers.
     tables: [Vec<*mut PyObject>; Section::ALL.len()],
     scratch: Vec<u8>,
+    effort: Effort,
     /// The filename that the container states, and the one that takes its place.
     stated_filename: &'m str,
     filename: Option<*mut PyObject>,
@@ -478,6 +483,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             values,
             tables: Default::default(),
             scratch: Vec::new(),
+            effort: Effort::of(image),
             stated_filename: &image.filename,
             // The stream's own is interned, as marshal's is, so it stays where it is the same.
             filename: filename
@@ -655,6 +661,15 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 unsafe { ffi::Py_XDECREF(container) };
                 ptr::null_mut()
             }
+        }
+    }
+
+    /// Refuses items and keys that CPython would hash, or compare, for too long.
+    fn check_hashes(&mut self, objects: impl Iterator<Item = *mut PyObject>) -> Outcome {
+        // SAFETY: the GIL is held; the verifier says that they have hashes.
+        match unsafe { self.effort.allows_hashes(objects) } {
+            true => Ok(()),
+            false => Err(refuse(TOO_OFTEN)),
         }
     }
 
@@ -847,14 +862,24 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         if tables.iter().any(|table| table.is_null()) {
             return Ok(ptr::null_mut());
         }
+        let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
+        // SAFETY: the GIL is held, and it is a tuple.
+        if !unsafe { self.effort.allows_constants(parts.consts) } {
+            return Err(refuse(TOO_OFTEN));
+        }
+        let [n_locals, n_cells, n_free, _] = code.derived;
+        // The constructor compares each local variable with each cell; `marshal` does not.
+        let n_pairs = u64::from(n_locals) * u64::from(n_cells);
+        if n_pairs > MAX_PAIRS || !self.effort.take(n_pairs) {
+            return Err(Failure::new(Why::NotConstructible));
+        }
         // The constructor quickens bytecode that it is given quickened into the same.
         let bytecode = self.made(self.bytes(code.tables[0].bytes))?;
         // SAFETY: a reference that nobody else holds.
         let bytecode = unsafe { Bound::from_owned_ptr(self.py, bytecode) };
-        let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
         let filename = self.filename(parts.filename);
         let numbers = code.numbers;
-        let [n_locals, n_cells, n_free, _] = code.derived.map(u32::cast_signed);
+        let [n_locals, n_cells, n_free] = [n_locals, n_cells, n_free].map(u32::cast_signed);
         let py = self.py;
         // SAFETY: the verifier says what the objects are; the tuples are as long as the kinds.
         unsafe {
@@ -955,6 +980,9 @@ fn fill<const N: usize>(values: Values<'_, *mut PyObject>, mut add: impl FnMut([
 fn is_small(code: &CodeStep<'_, *mut PyObject>) -> bool {
     code.numbers.stack_size < 1 << 24
 }
+
+/// Most pairs of a local variable and a cell of one code object that the interpreter's constructor is asked for.
+const MAX_PAIRS: u64 = 1 << 20;
 
 #[cold]
 fn refuse(why: &'static str) -> Failure {
@@ -1067,7 +1095,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Outcome<(*mut PyObject, bool)> {
         let (text, names) = (name.get(), self.shared.names.get());
         // SAFETY: under the GIL; the borrow ends before anything is made.
-        if unsafe { (*names).is_full_for(text) } {
+        if unsafe { (*names).is_full_for(hash, text) } {
             return Ok((self.made(self.string(text, false, true))?, false));
         }
         let object = self.made(self.ascii(text))?;
@@ -1148,10 +1176,12 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
                 Step::Tuple { items, holds_collectable } => self.top_tuple(items, holds_collectable),
                 Step::List(items) => Self::list(items),
                 Step::Set(items) => {
+                    self.check_hashes(items.iter())?;
                     let set = ffi::PySet_New(ptr::null_mut());
                     Self::filled(set, items, |[item]| ffi::PySet_Add(set, item))
                 }
                 Step::Map(pairs) => {
+                    self.check_hashes(pairs.iter().step_by(2))?;
                     let dict = ffi::PyDict_New();
                     Self::filled(dict, pairs, |[key, value]| ffi::PyDict_SetItem(dict, key, value))
                 }
@@ -1160,13 +1190,21 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
                     let [start, stop, step] = std::array::from_fn(|_| each.next().unwrap_or(ptr::null_mut()));
                     Self::without(ffi::PySlice_New(start, stop, step), parts)
                 }
-                Step::Intrinsic(intrinsic, values) => self.intrinsic(intrinsic, values),
+                Step::Intrinsic(intrinsic, values) => {
+                    if intrinsic == Intrinsic::MakeFrozenSet {
+                        self.check_hashes(values.iter())?;
+                    }
+                    self.intrinsic(intrinsic, values)
+                }
             }
         };
         self.made(made)
     }
 
     fn fill(&mut self, step: Checked<Fill<'_, *mut PyObject>>) -> Outcome {
+        if let Fill::Add(_, pairs) = step.get() {
+            self.check_hashes(pairs.iter().step_by(2))?;
+        }
         // SAFETY: the GIL is held; the verifier says that they are a list and a dict.
         let is_filled = unsafe {
             match step.get() {

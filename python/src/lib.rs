@@ -8,6 +8,7 @@ mod bundle;
 mod bytes;
 mod cache;
 mod convert;
+mod effort;
 mod execute;
 mod heap;
 mod hook;

@@ -8,6 +8,8 @@
 //! - The hash of an entry is [`name_hash`] of its text, and the text is ASCII.
 //! - The table holds a reference to each str.
 //! - An entry stands in the first pair, of the one of its hash and those behind it, that had room when it came.
+//! - That is one of [`MAX_PAIRS`]. The hash has no seed, and names of one hash are easily made up: where all of these are full,
+//!   a name is not taken, so that no name is looked for for long.
 //! - At most [`MAX_NAMES`] names and [`MAX_BYTES`] of text are in it.
 
 use pyo3::ffi::PyObject;
@@ -21,6 +23,10 @@ pub(crate) const MAX_NAMES: usize = 1 << 20;
 
 /// Most bytes of text, of all names together.
 pub(crate) const MAX_BYTES: usize = 32 << 20;
+
+/// Most pairs that a name is looked for in. Of names that nobody made up, one in 20,000 finds so many full when the table is about
+/// to grow.
+const MAX_PAIRS: usize = 32;
 
 /// How large the first table is: enough for what starts small.
 const FIRST: usize = 128 << 10;
@@ -101,9 +107,23 @@ impl Names {
         (self.len, self.n_bytes)
     }
 
-    /// Whether there is no room for a text.
-    pub(crate) fn is_full_for(&self, text: &[u8]) -> bool {
-        self.len >= MAX_NAMES || self.n_bytes + text.len() > MAX_BYTES
+    /// Whether there is no room for a text that has this hash, even if the table grows.
+    #[cold]
+    pub(crate) fn is_full_for(&mut self, hash: u32, text: &[u8]) -> bool {
+        if self.len >= MAX_NAMES || self.n_bytes + text.len() > MAX_BYTES {
+            return true;
+        }
+        loop {
+            // Two thirds: more would be found later.
+            let has_room = 3 * self.len < 2 * self.entries.len() && self.free_for(hash).is_some();
+            if has_room {
+                return false;
+            }
+            // Where two thirds are empty, names that nobody made up find room: the table does not grow for others.
+            if 3 * self.len < self.entries.len() || !self.grow() {
+                return true;
+            }
+        }
     }
 
     /// The str of the first `len` bytes of `more`, if it is known, and has this hash.
@@ -113,22 +133,39 @@ impl Names {
         let text = packed(len, more);
         let mask = self.entries.len().wrapping_sub(1);
         let mut at = first_of_pair(hash, mask);
-        loop {
+        for _ in 0..MAX_PAIRS {
             // Which of the two it is cannot be predicted, so nothing branches on it.
             let entry = self.entries.get(at + usize::from(self.entries.get(at)?.key != key))?;
-            let is_known = entry.key == key
-                && match len {
-                    ..=SHORT => entry.text == text,
-                    _ => more.get(..len).is_some_and(|text| self.is_long(*entry, text)),
-                };
-            if is_known {
+            if self.is(entry, key, text, len, more) {
                 return Some(entry.object);
             }
             if entry.object.is_null() {
                 return None;
             }
+            if entry.key == key
+                && let Some(object) = self.second(at, key, text, len, more)
+            {
+                return Some(object);
+            }
             at = (at + 2) & mask;
         }
+        None
+    }
+
+    /// Whether an entry is of this name.
+    #[inline(always)]
+    fn is(&self, entry: &Entry, key: u64, text: u128, len: usize, more: &[u8]) -> bool {
+        entry.key == key
+            && match len {
+                ..=SHORT => entry.text == text,
+                _ => more.get(..len).is_some_and(|text| self.is_long(*entry, text)),
+            }
+    }
+
+    /// As [`Self::get`], of the second of a pair, where the first has the key and another text.
+    #[cold]
+    fn second(&self, at: usize, key: u64, text: u128, len: usize, more: &[u8]) -> Option<*mut PyObject> {
+        self.entries.get(at + 1).filter(|entry| self.is(entry, key, text, len, more)).map(|entry| entry.object)
     }
 
     /// Whether a long text is that of an entry of its length.
@@ -146,14 +183,11 @@ impl Names {
         prefetch(self.entries.as_ptr().wrapping_add(at + 2));
     }
 
-    /// Takes a reference to a str that is not in the table, if there is memory. The hash is [`name_hash`] of its text.
+    /// Takes a reference to a str that is not in the table, and for which [`Self::is_full_for`] found room; if there is memory.
+    /// The hash is [`name_hash`] of its text.
     #[cold]
     pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) -> bool {
         debug_assert_eq!(hash, name_hash(text));
-        // Two thirds: more would be found later.
-        if 3 * self.len >= 2 * self.entries.len() && !self.grow() {
-            return false;
-        }
         let packed = if text.len() <= SHORT {
             packed_alone(text)
         } else {
@@ -163,7 +197,9 @@ impl Names {
             self.long.extend_from_slice(text);
             (self.long.len() - text.len()) as u128
         };
-        self.put(Entry { object, key: key(hash, text.len() as u32), text: packed });
+        if !self.put(Entry { object, key: key(hash, text.len() as u32), text: packed }) {
+            return false;
+        }
         self.len += 1;
         self.n_bytes += text.len();
         true
@@ -183,21 +219,31 @@ impl Names {
         // SAFETY: nobody else knows of it, and zeros are entries.
         let entries = unsafe { std::slice::from_raw_parts_mut(places, n_bytes / size_of::<Entry>()) };
         let before = std::mem::replace(&mut self.entries, entries);
-        before.iter().filter(|entry| !entry.object.is_null()).for_each(|entry| self.put(*entry));
+        // In turn, from a free place on, which no name passed when it came. So each finds at most those there that stood before it,
+        // and room at the latest where it stood: as far from its first pair as before. None is lost.
+        let free = before.iter().position(|entry| entry.object.is_null()).unwrap_or(0);
+        let (wrapped, first) = before.split_at(free);
+        for entry in first.iter().chain(wrapped).filter(|entry| !entry.object.is_null()) {
+            let is_put = self.put(*entry);
+            debug_assert!(is_put, "it had room in a smaller table");
+        }
         // SAFETY: the table alone knew of it, and the empty one is not unmapped.
         unsafe { unmap(before.as_mut_ptr().cast(), size_of_val(before)) };
         true
     }
 
-    fn put(&mut self, entry: Entry) {
+    /// Whether there was room.
+    fn put(&mut self, entry: Entry) -> bool {
+        let Some(free) = self.free_for(entry.key as u32) else { return false };
+        self.entries[free] = entry;
+        true
+    }
+
+    /// Where a new name of this hash goes.
+    fn free_for(&self, hash: u32) -> Option<usize> {
         let mask = self.entries.len() - 1;
-        let mut at = first_of_pair(entry.key as u32, mask);
-        let free = loop {
-            match self.entries[at..at + 2].iter_mut().find(|entry| entry.object.is_null()) {
-                Some(free) => break free,
-                None => at = (at + 2) & mask,
-            }
-        };
-        *free = entry;
+        let first = first_of_pair(hash, mask);
+        // The first of a pair is taken before the second.
+        (0..2 * MAX_PAIRS).map(|n| (first + n) & mask).find(|at| self.entries[*at].object.is_null())
     }
 }

@@ -1,6 +1,7 @@
 """The public functions: what they take, what they give, and how they refuse."""
 
 import ast
+import contextlib
 import doctest
 import gc
 import inspect
@@ -302,6 +303,178 @@ class Refusals(unittest.TestCase):
         for data in (b"", b"junk", self.STREAM, OWN_MAGIC + b"\r\n" + bytes(12), OWN_MAGIC + b"\r\n" + bytes(12) + b"("):
             with self.assertRaises(ValueError):
                 _native.compile_pyc(data)
+
+
+def colliding(n, prefix=b""):
+    """Names of one hash, another one for each length. It has no seed: its last two steps are undone, from states whose lower
+    halves are the same."""
+    mask, factor = (1 << 64) - 1, 0x9E3779B97F4A7C15
+    inverse = pow(factor, -1, 1 << 64)
+    word = lambda text: int.from_bytes(text, "little")
+    mixed = lambda state, word: (product := (state ^ word) * factor & mask) ^ product >> 32
+    undone = lambda state: (state ^ state >> 32) * inverse & mask
+    state = len(prefix) + 16
+    for at in range(0, len(prefix), 8):
+        state = mixed(state, word(prefix[at : at + 8]))
+    state, names = mixed(state, word(b"collides")), []
+    for upper in itertools.count():
+        last = undone(undone(upper << 32 | len(prefix) << 6)) ^ state
+        if not last & 0x8080808080808080:
+            names.append((prefix + b"collides" + last.to_bytes(8, "little")).decode())
+            if len(names) == n:
+                return names
+
+
+class Names(unittest.TestCase):
+    #: Most names of one hash that the table takes.
+    BOUND = 64
+
+    def test_names_of_one_hash_fill_no_more_than_their_run(self):
+        """Those that are short stand in the table, long ones apart."""
+        for prefix in (b"", b"a prefix" * 2):
+            names = colliding(500, prefix)
+            code = compile("", "x.py", "exec").replace(co_names=tuple(names))
+            stream = rehydrate.dumps(code)
+            self.assertIn("MAKE_NAMES", rehydrate.disassemble(stream))
+            before = rehydrate.status()["names"]["count"]
+            first = rehydrate.loads(stream)
+            grown = rehydrate.status()["names"]["count"] - before
+            self.assertTrue(2 < grown <= self.BOUND + 2, grown)
+            self.assertIsNone(difference(code, first))
+            for _ in range(3):
+                again = rehydrate.loads(stream)
+                self.assertTrue(all(one is other for one, other in zip(first.co_names, again.co_names, strict=True)))
+                self.assertTrue(all(map(is_interned, again.co_names)))
+            # What found no room does not come in later, and nothing stands there twice.
+            self.assertEqual(rehydrate.status()["names"]["count"] - before, grown)
+            # One by one, so that none is found because another was looked for.
+            for name in names:
+                alone = rehydrate.loads(rehydrate.dumps(code.replace(co_names=(name,))))
+                self.assertIs(alone.co_names[0], sys.intern(name))
+
+    def test_names_without_room_are_freed(self):
+        names = colliding(500)
+        code = compile("", "x.py", "exec").replace(co_names=tuple(names))
+        stream = rehydrate.dumps(code)
+        del code, names
+        blocks = []
+        for _ in range(3):
+            rehydrate.loads(stream)
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+        self.assertLess(blocks[-1] - blocks[0], 100)
+
+
+class Effort(unittest.TestCase):
+    """What CPython would walk into for too long."""
+
+    WHY = "in so many places that CPython"
+    PATHS = ("direct", "constructor", "marshal")
+
+    @contextlib.contextmanager
+    def on(self, path):
+        _native._force_path(path)
+        try:
+            with self.subTest(path=path):
+                yield
+        finally:
+            _native._force_path()
+
+    def build(self, *lines):
+        head = f".magic {struct.unpack('<H', OWN_MAGIC)[0]}"
+        return _native._build(_native.assemble("\n".join([head, *lines, "RETURN_VALUE", ""])))
+
+    def doubled(self, n, first="BUILD_TUPLE 0", double=("COPY 1", "BUILD_TUPLE 2")):
+        return [first, *double * n]
+
+    def code(self, consts):
+        numbers = "co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize=2 co_flags=0 co_firstlineno=1"
+        lines = ["BUILD_TUPLE 0", *consts, "BUILD_TUPLE 1", "BUILD_TUPLE 0", "MAKE_STRING 'f'", "COPY 1", "COPY 1", "MAKE_CODE"]
+        tables = {"co_code": (lambda: None).__code__.co_code.hex(), "co_localspluskinds": "empty"}
+        tables |= {"co_linetable": "empty", "co_exceptiontable": "empty"}
+        return [*lines, f".numbers {numbers}", *(f".{table} {content}" for table, content in tables.items())]
+
+    def hashed(self):
+        """What makes sixty doublings, of which each takes CPython twice as long as the one before."""
+        yield "tuple", self.doubled(60)
+        yield "tuple in a code object", self.code(self.doubled(60))
+        # Two that are equal are compared.
+        double = ("COPY 1", "BUILD_TUPLE 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset")
+        yield "frozenset", self.doubled(60, double=double)
+        if sys.version_info >= (3, 14):
+            yield "slice", self.doubled(60, "LOAD_INT 7", ("COPY 1", "COPY 1", "BUILD_SLICE 3"))
+        if FROZENDICT:
+            double = ("COPY 1", "BUILD_TUPLE 2", "BUILD_TUPLE 0", "COPY 2", "BUILD_MAP 1", "CALL_INTRINSIC_1 make_frozendict")
+            yield "frozendict", self.doubled(60, double=double)
+
+    def test_sixty_doublings_are_not_hashed(self):
+        holders = {
+            "set": ["BUILD_SET 1"],
+            "frozenset": ["BUILD_TUPLE 1", "CALL_INTRINSIC_1 make_frozenset"],
+            "dict": ["LOAD_INT 7", "BUILD_MAP 1"],
+            "grown dict": ["BUILD_MAP 0", "COPY 2", "LOAD_INT 7", "MAP_ADD 1"],
+        }
+        for path in self.PATHS:
+            with self.on(path):
+                for of, doublings in self.hashed():
+                    for holder, lines in holders.items():
+                        with self.subTest(of=of, holder=holder), self.assertRaisesRegex(ValueError, self.WHY):
+                            self.build(*doublings, *lines)
+
+    def test_sixty_doublings_are_not_searched_for_what_to_intern(self):
+        # What could be a name is not interned, so the constructor is asked whatever the path.
+        code = self.code(self.doubled(60, "MAKE_STRING 'constant'"))
+        for path in self.PATHS:
+            with self.on(path):
+                with self.assertRaisesRegex(ValueError, self.WHY):
+                    self.build(*code)
+                if path == "direct":
+                    interned = [line.replace("MAKE_STRING", "MAKE_IDENTIFIERS") for line in code]
+                    self.assertEqual(self.build(*interned).co_name, "f")
+
+    def test_sixty_doublings_are_built_where_nobody_walks_into_them(self):
+        for path in self.PATHS:
+            with self.on(path):
+                built = self.build(*self.doubled(60), "LOAD_INT 7", "COPY 2", "BUILD_MAP 1", "BUILD_LIST 2")
+                tower, depth = built[0], 0
+                self.assertIs(built[1][7], tower)
+                while tower:
+                    self.assertIs(tower[0], tower[1])
+                    tower, depth = tower[0], depth + 1
+                self.assertEqual(depth, 60)
+
+    def test_what_is_shared_as_values_are_is_hashed(self):
+        shared = tuple(range(1000))
+        big, text = 1 << 300_000, "a text " * 100_000
+        values = [{(shared, n) for n in range(1000)}, {(shared, n): frozenset({shared}) for n in range(1000)}]
+        values += [{big, text, (big, text)}, {compile("x = 1, 'a'", "x.py", "exec"): shared}, set(range(100_000))]
+        for path in self.PATHS:
+            with self.on(path):
+                for value in values:
+                    self.assertEqual(rehydrate.loads(rehydrate.dumps(value)), value)
+                level = ("LOAD_INT 1", "BUILD_TUPLE 2", "CALL_INTRINSIC_1 make_frozenset")
+                deep = self.build(*self.doubled(990, double=level), "BUILD_SET 1")
+                self.assertEqual(len(deep), 1)
+
+    def test_large_things_are_not_hashed_again_and_again(self):
+        """The hash of an int is computed anew each time, the hash of a text is not."""
+        again = ["COPY 1", "BUILD_SET 1", "COPY 2"] * 10_000
+        for path in self.PATHS:
+            with self.on(path):
+                self.build("MAKE_STRING 'a text'", *again)
+                with self.assertRaisesRegex(ValueError, self.WHY):
+                    self.build(f"MAKE_LONG {1 << 300_000:#x}", *again)
+
+    def test_many_locals_and_cells(self):
+        """The constructor compares each local variable with each cell, so that marshal is asked where these are many."""
+        n = 3000
+        source = f"def f({', '.join(f'a{n}' for n in range(n))}):\n    {' = '.join(f'b{n}' for n in range(n))} = 1\n"
+        source += f"    return lambda: ({', '.join(f'b{n}' for n in range(n))})\n"
+        code = compile(source, "x.py", "exec")
+        stream = rehydrate.dumps(code)
+        for path in self.PATHS:
+            with self.on(path):
+                self.assertIsNone(difference(code, rehydrate.loads(stream)))
 
 
 class Filenames(unittest.TestCase):
