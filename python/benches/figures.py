@@ -9,7 +9,8 @@ from pathlib import Path
 
 import rehydrate
 
-#: What a child is given is for each benchmark to say: the environment of whoever starts it decides nothing.
+#: What a child is given is for each benchmark to say: the environment of whoever starts it decides nothing, nor (by -S) does
+#: what the .pth files of this machine import before a child begins.
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
@@ -18,7 +19,7 @@ def in_child(script, *arguments, path=(), environment=()):
     `path`."""
     folders = [Path(rehydrate.__file__).parent.parent, *path]
     process = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, "-S", "-c", script, *map(str, arguments)],
         env=CLEAN | {"PYTHONPATH": os.pathsep.join(map(str, folders))} | dict(environment),
         capture_output=True,
         text=True,

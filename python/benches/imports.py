@@ -4,19 +4,21 @@
 
 "library" imports every public top-level module of the standard library that a probe imports without a warning, a word or a
 process, about 180 of them; the others import what an application of them begins with, from FOLDER (`pip install --target
-FOLDER django sympy sqlalchemy`). Without names, what is to be had is measured.
+FOLDER django sympy sqlalchemy`) or from where this interpreter installs. Without names, what is to be had is measured.
 
 Time is from the first statement that an interpreter executes after its start (and `site`) to the end of the last import, so
-with the hook, importing and installing that is part of it. All caches are in a folder of their own, and written before
-anything is measured: the .pyc that all ways need, the initializers, and the bundle, of the modules that are imported. Said are, for each way, the fastest and the median
-milliseconds of the clock and of the processor, and, on Linux, the median MiB of memory in use at the end and at most;
-and how many times as fast an import is as the plain one: of the fastest rounds, and in brackets the median of the rounds'
-own. The exit status is 1 if a module did not come from where the way should have it.
+with the hook, importing and installing that is part of it. No .pth is executed (-S): on some machines one imports a hundred
+of these modules before anything is measured. All caches are in a folder of their own, and written before anything is
+measured: the .pyc that all ways need, the initializers, and the bundle, of the modules that are imported. Said are, for each
+way, the fastest and the median milliseconds of the clock and of the processor, and, on Linux, the median MiB of memory in use
+at the end and at most; and how many times as fast an import is as the plain one: of the fastest rounds, and in brackets the
+median of the rounds' own. The exit status is 1 if a module did not come from where the way should have it.
 """
 
 import argparse
 import statistics
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -68,7 +70,7 @@ print(json.dumps(names))
 
 #: Imports, and measures itself.
 CHILD = """\
-import time
+import site, time
 start = time.perf_counter(), time.process_time()
 {way}
 {imports}
@@ -159,7 +161,7 @@ def main():
     given = parser.parse_args()
     if unknown := set(given.names) - {"library", *APPLICATIONS}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
-    path = [given.packages.resolve()] if given.packages else []
+    packages = given.packages.resolve() if given.packages else sysconfig.get_path("purelib")
     incomplete = []
     print(f"CPython {sys.version.split()[0]}")
     print(f"{'':24} {'':6} {'ms of the clock':^15}  {'of a processor':^15}  {'MiB in use, most':15}  {'clock':13}  processor")
@@ -167,7 +169,7 @@ def main():
         statements = APPLICATIONS.get(name) or f"import {', '.join(in_child(PROBE))}"
         with tempfile.TemporaryDirectory(prefix="rehydrate-") as cache:
             try:
-                imports = Imports(statements, Path(cache), path)
+                imports = Imports(statements, Path(cache), [packages] if name in APPLICATIONS else [])
             except RuntimeError as error:
                 if given.names:
                     raise
