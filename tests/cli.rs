@@ -469,6 +469,8 @@ fn wrong_usage_is_status_2() {
         ("compile a.pyc --sharing some", "[possible values: structural, identity, none]"),
         ("show a.pyc --python 2.7", "no Python version: \"2.7\"; supported are 3.6 to 3.15"),
         ("normalize a.pyc --check --in-place", "cannot be used with"),
+        ("compile a.pyc --lazy-layout draft", "error: --lazy-layout goes with --format lazy"),
+        ("verify a.pyc --lazy-layout compact", "error: --lazy-layout goes with --format lazy"),
         ("normalize - --in-place", "standard input cannot be replaced"),
         ("isa extra", "unexpected argument 'extra'"),
     ] {
@@ -780,4 +782,10 @@ fn a_bundle_is_made_shown_listed_and_verified() {
     desk.run("disasm app.pybundle --module other").exits(1);
     desk.run("verify app.pybundle").exits(0).shows("app.pybundle: ok");
     desk.run("decompile app.pybundle").exits(1);
+    desk.run("bundle app/lone.py -o lone.pybundle").exits(2);
+    desk.run("bundle app/lone.py -o lone.pybundle --python 3.12").exits(1).warns("none of the modules can be bundled");
+    desk.run("bundle app/__pycache__ -o lone.pybundle").exits(2).complains("error: there is no source of a module\n");
+    desk.put("none/lone.py", b"");
+    desk.run("bundle none -o lone.pybundle").exits(1).warns("error: no .pyc is there: compile first");
+    assert!(!desk.names().contains(&"lone.pybundle".to_owned()));
 }

@@ -37,23 +37,32 @@ def compiled(source: str, level: int) -> bytes:
 def bundle(
     paths: list[str], output: str, *, unchecked: bool = False, level: int = 0, shared_by: int | None = None, quiet: int = 0
 ) -> bool:
-    """Writes a bundle of the modules that paths name; says whether all of them are in it."""
-    folders, modules = _native.find_modules(paths, output)
-    parts = []
+    """Writes a bundle of the modules that paths name, if there are any; says whether all of them are in it."""
+    folders, modules, unreadable = _native.find_modules(paths, output)
+    if quiet < 2:
+        for why in unreadable:
+            print(f"error: {why}", file=sys.stderr)
+    if not modules:
+        raise ValueError("there is no source of a module")
+    parts, failures = [], []
     for name, is_package, folder, path, source in modules:
         try:
             parts.append((name, is_package, folder, path, compiled(source, level)))
-        except (OSError, ValueError, SyntaxError) as error:
-            if quiet < 2:
-                print(f"*** Error compiling {source!r}...\n{type(error).__name__}: {error}", file=sys.stderr)
-    if not parts:
-        raise ValueError("no module was found that can be bundled")
-    made = _native.make_bundle(parts, folders, unchecked=unchecked, level=level, shared_by=shared_by)
-    _compile._check_target(output)
-    _external._write_atomic(output, made, 0o666)
+        except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            # The compiler says of what nests too deep that there is no memory, or too much recursion.
+            failures.append((source, f"{type(error).__name__}: {error}"))
+    made, refused = _native.make_bundle(parts, folders, unchecked=unchecked, level=level, shared_by=shared_by)
+    failures += refused
+    if quiet < 2:
+        for what, why in failures:
+            print(f"*** Error compiling {what!r}...\n{why}", file=sys.stderr)
+    if made is None:
+        return False
+    _compile._write(output, made, 0o666)
     if not quiet:
-        print(f"{len(parts)} modules -> {output} ({len(made)} bytes)", file=sys.stderr)
-    return len(parts) == len(modules)
+        n = len(modules) - len(failures)
+        print(f"{n} {'module' if n == 1 else 'modules'} -> {output} ({len(made)} bytes)", file=sys.stderr)
+    return not failures and not unreadable
 
 
 DESCRIPTION = """\
@@ -74,7 +83,7 @@ def main(arguments: list[str]) -> int:
         prog="rehydrate bundle",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 if all modules are in the bundle, 1 if some are not, 2 for wrong usage.",
+        epilog="Exit status: 0 if all modules are in the bundle, 1 if some are not, 2 for wrong usage, or if it cannot be made.",
     )
     add = parser.add_argument
     add("paths", metavar="PATH", nargs="+", help="package, folder of modules, or .py")

@@ -8,7 +8,7 @@
 //! - The table is built when the first module needs it, and one is kept.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use memmap2::Mmap;
@@ -56,7 +56,8 @@ impl Bundle {
             return Err(PyValueError::new_err("the path of the bundle is not UTF-8"));
         };
         audit_open(py, &absolute)?;
-        let mapped = map(&path).map_err(failed)?.ok_or_else(|| PyValueError::new_err("the file is empty"))?;
+        let mapped =
+            map(Path::new(&absolute)).map_err(failed)?.ok_or_else(|| PyValueError::new_err("the file is empty"))?;
         let opened = bundle::Bundle::open(&mapped).map_err(refused)?;
         if opened.magic() != own_magic(py) {
             let (magic, own) = (opened.magic(), own_magic(py));
@@ -265,6 +266,9 @@ impl Bundle {
     }
 }
 
+/// What an instance of `BundleLoader` has: `name`, `path`, `bundle`.
+const BUNDLE_LOADER_FIELDS: usize = 3;
+
 /// `get_code` of the loader of bundles.
 #[pyfunction]
 pub(crate) fn get_bundled_code<'py>(
@@ -278,6 +282,7 @@ pub(crate) fn get_bundled_code<'py>(
         && let Ok(bundle) = loader.getattr(intern!(py, "bundle"))?.cast_into::<Bundle>()
         && let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>()
         && !bundle.get().is_broken.load(Ordering::Relaxed)
+        && hook.reads_as_importlib(loader, BUNDLE_LOADER_FIELDS)?
         && let Some(code) = bundle.get().code(hook, loader, &fullname.extract::<String>()?, &filename)?
     {
         return Ok(code);
@@ -288,19 +293,23 @@ pub(crate) fn get_bundled_code<'py>(
 /// The name of a module, whether it is a package, the number of its folder, its path from there, and its source.
 type FoundModule = (String, bool, usize, String, OsString);
 
-/// Finds the modules that paths name, and the folders below which they lie, as a bundle at `output` holds them.
+/// Finds the modules that paths name, and the folders below which they lie, as a bundle at `output` holds them; and what could
+/// not be looked into.
 #[pyfunction]
-pub(crate) fn find_modules(paths: Vec<PathBuf>, output: PathBuf) -> PyResult<(Vec<String>, Vec<FoundModule>)> {
+pub(crate) fn find_modules(
+    paths: Vec<PathBuf>,
+    output: PathBuf,
+) -> PyResult<(Vec<String>, Vec<FoundModule>, Vec<String>)> {
     let found = FoundModules::find(&paths).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let folders = found.folders_for(&output).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let modules = found.modules.into_iter();
     let modules = modules
         .map(|module| (module.name, module.is_package, module.folder, module.path, module.source.into_os_string()));
-    Ok((folders, modules.collect()))
+    Ok((folders, modules.collect(), found.unreadable))
 }
 
 /// Makes a bundle of modules: of each its name, whether it is a package, the number of its folder, its path from there, and
-/// the bytes of its .pyc.
+/// the bytes of its .pyc. What is refused is not in it: the names of such modules, and why. None if that is all.
 #[pyfunction]
 #[pyo3(signature = (modules, folders, *, unchecked=false, level=0, shared_by=None))]
 pub(crate) fn make_bundle<'py>(
@@ -310,21 +319,30 @@ pub(crate) fn make_bundle<'py>(
     unchecked: bool,
     level: u8,
     shared_by: Option<usize>,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<(Option<Bound<'py, PyBytes>>, Vec<(String, String)>)> {
     if level > 2 || modules.iter().any(|module| module.2 >= folders.len()) {
         return Err(PyValueError::new_err("there is no such level of optimization, or no such folder"));
     }
-    let parts = modules.iter().map(|(name, is_package, folder, path, pyc)| {
-        let of = |error: rehydrate::Error| PyValueError::new_err(format!("{name}: {error}"));
-        let Input::Source(Source { header: Some(header), dump, .. }) = Input::read(pyc.as_bytes(), None).map_err(of)?
-        else {
-            return Err(PyValueError::new_err(format!("{name}: no .pyc")));
-        };
-        let (name, path) = (name.clone(), path.clone());
-        Ok(Part { name, is_package: *is_package, folder: *folder, path, header, heap: dump.heap, root: dump.root })
-    });
-    let parts = parts.collect::<PyResult<Vec<_>>>()?;
+    let (mut parts, mut failures) = (Vec::new(), Vec::new());
+    for (name, is_package, folder, path, pyc) in &modules {
+        match Input::read(pyc.as_bytes(), None) {
+            Ok(Input::Source(Source { header: Some(header), dump, .. })) => parts.push(Part {
+                name: name.clone(),
+                is_package: *is_package,
+                folder: *folder,
+                path: path.clone(),
+                header,
+                heap: dump.heap,
+                root: dump.root,
+            }),
+            Ok(_) => failures.push((name.clone(), "no .pyc".to_owned())),
+            Err(error) => failures.push((name.clone(), error.to_string())),
+        }
+    }
+    if parts.is_empty() {
+        return Ok((None, failures));
+    }
     let bundled =
         rehydrate::bundler::bundle(parts, &folders, BundleOptions { unchecked, level, shared_by }).map_err(refused)?;
-    Ok(PyBytes::new(py, &bundled.file))
+    Ok((Some(PyBytes::new(py, &bundled.file)), failures))
 }

@@ -108,7 +108,11 @@ pub(crate) fn load<'py>(
 /// Maps a file; an empty one has nothing to map.
 pub(crate) fn map(path: &std::path::Path) -> std::io::Result<Option<Mmap>> {
     let file = File::open(path)?;
-    if file.metadata()?.len() == 0 {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(std::io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    if metadata.len() == 0 {
         return Ok(None);
     }
     // SAFETY: as of every mapped library, the file must not be changed in place meanwhile, which the documents say; we

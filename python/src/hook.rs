@@ -82,7 +82,7 @@ impl Method {
         self.function.bind(args.py()).call(args, kwargs)
     }
 
-    /// All else is as of the method that it replaces: its name, signature and description.
+    /// What it has not itself it has of the method that it replaces: its name and signature, for two.
     fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         self.replaced.bind(py).getattr(name)
     }
@@ -108,6 +108,8 @@ pub(crate) struct Hook {
     /// Of these classes themselves, and of none that is derived from them, the methods are ours.
     loader: Py<PyAny>,
     finder: Py<PyAny>,
+    /// How the loader reads: [`READS`], as they were.
+    reads: [Py<PyAny>; READS.len()],
     /// `rehydrate._hook`.
     own: Py<PyModule>,
     pub(crate) bundle_loader: Py<PyAny>,
@@ -117,6 +119,9 @@ pub(crate) struct Hook {
     /// Whether paths that are not ASCII are UTF-8 to the system too.
     is_utf8: bool,
 }
+
+/// The methods of loaders that the hook does without.
+const READS: [&str; 3] = ["get_filename", "path_stats", "get_data"];
 
 static HOOK: PyOnceLock<Hook> = PyOnceLock::new();
 
@@ -135,6 +140,8 @@ impl Hook {
             0 => None,
             _ => Some(bootstrap.getattr("_verbose_message")?.unbind()),
         };
+        let loader = external.getattr("SourceFileLoader")?;
+        let [filename, stats, data] = READS.map(|name| loader.getattr(name));
         let encoding: String = sys.call_method0("getfilesystemencoding")?.extract()?;
         Ok(Self {
             sys: sys.dict().unbind(),
@@ -142,7 +149,8 @@ impl Hook {
             module_spec: bootstrap.getattr("ModuleSpec")?.unbind(),
             base_get_code: own.getattr("base_get_code")?.unbind(),
             base_find_spec: own.getattr("base_find_spec")?.unbind(),
-            loader: external.getattr("SourceFileLoader")?.unbind(),
+            reads: [filename?.unbind(), stats?.unbind(), data?.unbind()],
+            loader: loader.unbind(),
             finder: external.getattr("FileFinder")?.unbind(),
             own: own.clone().unbind(),
             bundle_loader: own.getattr("BundleLoader")?.unbind(),
@@ -150,6 +158,19 @@ impl Hook {
             is_very_verbose: verbosity > 1,
             is_utf8: encoding == "utf-8",
         })
+    }
+
+    /// Whether a loader reads as importlib does: nobody gave it, or its class, another way. It has `n_fields` attributes of its own.
+    pub(crate) fn reads_as_importlib(&self, loader: &Bound<'_, PyAny>, n_fields: usize) -> PyResult<bool> {
+        let py = loader.py();
+        let names = [intern!(py, READS[0]), intern!(py, READS[1]), intern!(py, READS[2])];
+        let class = self.loader.bind(py);
+        for (name, method) in names.into_iter().zip(&self.reads) {
+            if !class.getattr_opt(name)?.is_some_and(|now| now.is(method)) {
+                return Ok(false);
+            }
+        }
+        Ok(loader.getattr(intern!(py, "__dict__"))?.len()? == n_fields)
     }
 
     /// Calls a function of `rehydrate._hook`, for what is rare.
@@ -208,7 +229,7 @@ enum Found<'py> {
 
 fn found<'py>(hook: &Hook, finder: &Bound<'py, PyAny>, fullname: &Bound<'py, PyString>) -> PyResult<Found<'py>> {
     let py = finder.py();
-    let folder = finder.getattr(intern!(py, "path"))?.cast_into::<PyString>()?;
+    let Ok(folder) = finder.getattr(intern!(py, "path"))?.cast_into::<PyString>() else { return Ok(Found::Other) };
     let (Some(folder), Some(name)) = (hook.path(&folder), hook.path(fullname)) else { return Ok(Found::Other) };
     if hook.is_very_verbose || !folder.starts_with('/') || !finder.get_type().is(hook.finder.bind(py)) {
         return Ok(Found::Other);
@@ -216,7 +237,7 @@ fn found<'py>(hook: &Hook, finder: &Bound<'py, PyAny>, fullname: &Bound<'py, PyS
     let names = names(finder, folder)?;
     let folder = folder.trim_end_matches('/');
     let tail = name.rsplit_once('.').map_or(name, |(_, tail)| tail);
-    let loaders = finder.getattr(intern!(py, "_loaders"))?.cast_into::<PyList>()?;
+    let Ok(loaders) = finder.getattr(intern!(py, "_loaders"))?.cast_into::<PyList>() else { return Ok(Found::Other) };
     let is_folder = names.contains(tail)?;
     if is_folder {
         let base = format!("{folder}/{tail}");
@@ -350,6 +371,9 @@ impl Cache {
     }
 }
 
+/// What an instance of `SourceFileLoader` has: `name` and `path`.
+const LOADER_FIELDS: usize = 2;
+
 /// What became of an initializer.
 enum State<'py> {
     /// This is what it builds.
@@ -370,6 +394,9 @@ fn cached<'py>(
 ) -> PyResult<State<'py>> {
     let py = loader.py();
     if !loader.get_type().is(hook.loader.bind(py)) || !is_fast(py)? {
+        return Ok(State::NotOurs);
+    }
+    if !hook.reads_as_importlib(loader, LOADER_FIELDS)? {
         return Ok(State::NotOurs);
     }
     let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>() else { return Ok(State::NotOurs) };

@@ -167,6 +167,48 @@ class Bundles(Project):
         self.assertEqual(run.stdout.splitlines()[0], str(self.root / "app" / "__init__.py"))
         self.assertEqual(self.hits(run), [2])
 
+    def test_a_path_may_stand_alone(self):
+        self.made()
+        for spelled in ("'all.pybundle'", "pathlib.Path('all.pybundle')"):
+            script = f"import pathlib, rehydrate; rehydrate.install(bundles={spelled}); import app; print(app.__spec__.loader)"
+            run = self.python("-B", "-c", script, hook=False)
+            self.assertRegex((run.stdout + run.stderr).strip(), "^<rehydrate._hook.BundleLoader object at .*>$")
+
+    def test_dots_behind_a_link_are_those_of_its_path(self):
+        # The system would look beside what the link leads to.
+        (self.folder / "real" / "deep").mkdir(parents=True)
+        (self.root / "link").symlink_to(self.folder / "real" / "deep")
+        self.made(self.root / "single.py")
+        shutil.move(self.bundle, self.folder / "real" / "all.pybundle")
+        opened = "import rehydrate; from rehydrate import _native; print(_native.Bundle('link/../all.pybundle').path)"
+        run = self.python("-B", "-c", opened, hook=False, check=False)
+        self.assertIn("FileNotFoundError: [Errno 2] No such file or directory: 'link/../all.pybundle'", run.stderr)
+        shutil.move(self.folder / "real" / "all.pybundle", self.bundle)
+        self.assertEqual(self.python("-B", "-c", opened, hook=False).stdout.strip(), str(self.bundle))
+
+    def test_loaders_that_read_in_another_way_are_not_passed_by(self):
+        self.made(self.root / "single.py")
+        run = self.run_with(
+            "import sys; from importlib.util import find_spec; loader = find_spec('single').loader\n"
+            "loader.get_data = lambda path: b'VALUE = 7' if path.endswith('.py') else b''\n"
+            "names = {}; exec(loader.get_code('single'), names); print(names['VALUE'])"
+        )
+        self.assertEqual((run.stdout.splitlines()[0], self.hits(run)), ("7", [0]))
+
+    def test_what_cannot_be_compiled_is_named_and_the_rest_is_bundled(self):
+        self.write("bad.py", "def f(:")
+        self.write("deep.py", "x = " + "-" * 200_000 + "1")
+        run = self.python("-m", "rehydrate", "bundle", ".", "-o", self.bundle, hook=False, check=False)
+        self.assertEqual((run.status, run.stdout, run.stderr.count("*** Error compiling")), (1, "", 2), run)
+        self.assertRegex(run.stderr, r"deep\.py'\.\.\.\n(Memory|Recursion)Error")
+        self.assertIn("single", _native.Bundle(self.bundle).modules())
+        self.bundle.unlink()
+        run = self.python("-m", "rehydrate", "bundle", "bad.py", "-o", self.bundle, hook=False, check=False)
+        self.assertEqual((run.status, self.bundle.exists()), (1, False), run)
+        self.write("empty/readme.txt")
+        run = self.python("-m", "rehydrate", "bundle", "empty", "-o", self.bundle, hook=False, check=False)
+        self.assertEqual((run.status, run.stderr), (2, "error: there is no source of a module\n"))
+
     def test_a_package_from_elsewhere_has_its_modules_from_there(self):
         self.made()
         elsewhere = self.write("app/tools.py", "double = 'elsewhere'\n", self.folder / "other").parent
@@ -182,7 +224,7 @@ class Bundles(Project):
             self.write(name)
         self.made()
         self.assertEqual(_native.Bundle(self.bundle).modules(), ["app", "app.parts.deep"])
-        with self.assertRaisesRegex(ValueError, "no module was found"):
+        with self.assertRaisesRegex(ValueError, "no source of a module"):
             self.made(self.root / "single.py")
         self.write(f"app/tools{EXTENSION_SUFFIXES[0]}")
         run = self.run_with("try:\n    import app\nexcept ImportError as error:\n    print(error.path)")
@@ -340,7 +382,9 @@ class Bundles(Project):
         code = compile(source.read_text(), str(source), "exec")
         code = code.replace(co_consts=(*code.co_consts, frozenset([one, other])))
         pyc = _bundle.compiled(str(source), 0)[:16] + marshal.dumps(code)
-        self.bundle.write_bytes(_native.make_bundle([("single", False, 0, "single.py", pyc)], [str(self.root)]))
+        made, refused = _native.make_bundle([("single", False, 0, "single.py", pyc), ("bad", False, 0, "bad.py", pyc[:-1])], [str(self.root)])
+        self.assertEqual([name for name, why in refused], ["bad"])
+        self.bundle.write_bytes(made)
         run = self.run_with("import sys; sys.setrecursionlimit(500); import single; print(single.double(1))")
         self.assertEqual(run.stdout.splitlines()[0], "[1, None]")
         self.assertIn("module single: maximum recursion depth exceeded", run.stderr)

@@ -31,8 +31,9 @@ Examples:
 
 Exit status:
   0  all modules are in the bundle
-  1  some have no current .pyc, or are refused; the others make a bundle
-  2  wrong usage, or a file cannot be read or written")]
+  1  some have no current .pyc, are refused, or cannot be read; the others, if
+     there are any, make a bundle
+  2  wrong usage, no sources of modules, or the bundle cannot be written")]
 pub(super) struct Bundle {
     /// Package, folder of modules, or .py
     #[arg(value_name = "PATH", required = true)]
@@ -64,6 +65,10 @@ pub(super) struct Bundle {
 impl Bundle {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = FoundModules::find(&self.paths).map_err(|error| Failure::Usage(error.to_string()))?;
+        found.unreadable.iter().for_each(|why| complain(why));
+        if found.modules.is_empty() {
+            return Err(Failure::Usage("there is no source of a module".to_owned()));
+        }
         let tag = match self.python {
             Some(python) => format!("cpython-3{}", python.minor()),
             None => only_tag(&found)?,
@@ -77,7 +82,7 @@ impl Bundle {
         };
         let files: Vec<Result<Vec<u8>, String>> = found.modules.par_iter().map(read).collect();
         bar.finish_and_clear();
-        let mut n_failed = 0;
+        let mut n_failed = found.unreadable.len();
         let mut fail = |module: &FoundModule, why: &str| {
             n_failed += 1;
             complain(&format_args!("{}: {why}", module.source.display()));
@@ -91,7 +96,7 @@ impl Bundle {
             }
         }
         if parts.is_empty() {
-            return Err(Failure::Refused("no module was found that can be bundled".to_owned()));
+            return Err(Failure::Refused("none of the modules can be bundled".to_owned()));
         }
         let n = parts.len();
         let options = BundleOptions {
@@ -105,7 +110,8 @@ impl Bundle {
         let (names, consts) = (bundled.n_names, bundled.n_consts);
         _ = writeln!(
             anstream::stderr(),
-            "{n} modules -> {} ({} bytes; they share {names} names and {consts} constants){}",
+            "{n} {} -> {} ({} bytes; they share {names} names and {consts} constants){}",
+            if n == 1 { "module" } else { "modules" },
             self.output.display(),
             bundled.file.len(),
             if n_failed > 0 { format!(", {n_failed} not") } else { String::new() },
@@ -174,7 +180,7 @@ fn only_tag(found: &FoundModules) -> Result<String, Failure> {
         }
     }
     match tags.len() {
-        0 => Err(Failure::Usage("no .pyc is there: compile first, or use `python -m rehydrate bundle`".to_owned())),
+        0 => Err(Failure::Refused("no .pyc is there: compile first, or use `python -m rehydrate bundle`".to_owned())),
         1 => Ok(tags.pop_first().unwrap_or_default()),
         _ => {
             let tags: Vec<_> = tags.into_iter().collect();

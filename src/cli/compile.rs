@@ -45,7 +45,7 @@ impl Compile {
         let inputs = find(&inputs, SOURCES)?;
         let outputs = self.output.plan(&inputs, |_| Ok(if self.lazy.is_lazy() { "pylazy" } else { "pyinit" }))?;
         let inputs: Vec<(InputFile, Output)> = inputs.into_iter().zip(outputs).collect();
-        let (options, lazy) = (self.options.options(), self.lazy.options(self.options));
+        let (options, lazy) = (self.options.options(), self.lazy.options(self.options)?);
         each(&inputs, jobs, "compiled", |input, output| {
             let file = input.read()?;
             let source = source(&file, python.python)?;

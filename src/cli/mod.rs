@@ -210,9 +210,9 @@ struct LazyArgs {
     #[arg(long, value_enum, default_value_t)]
     format: CompiledFormat,
 
-    /// How a lazy container is laid out
-    #[arg(long, value_enum, default_value_t)]
-    lazy_layout: LayoutArg,
+    /// How a lazy container is laid out, with --format lazy [default: compact]
+    #[arg(long, value_enum)]
+    lazy_layout: Option<LayoutArg>,
 }
 
 impl LazyArgs {
@@ -221,10 +221,16 @@ impl LazyArgs {
     }
 
     /// How to dehydrate, if that is what to do.
-    fn options(self, compile: CompileOptions) -> Option<LazyOptions> {
+    ///
+    /// # Errors
+    /// A layout of what is not lazy.
+    fn options(self, compile: CompileOptions) -> Result<Option<LazyOptions>, Failure> {
+        if !self.is_lazy() && self.lazy_layout.is_some() {
+            return Err(Failure::Usage("--lazy-layout goes with --format lazy".to_owned()));
+        }
         let Options { sharing, strip_caches, source_flags, .. } = compile.options();
-        let layout = self.lazy_layout.layout();
-        self.is_lazy().then_some(LazyOptions { layout, sharing, strip_caches, source_flags })
+        let layout = self.lazy_layout.unwrap_or_default().layout();
+        Ok(self.is_lazy().then_some(LazyOptions { layout, sharing, strip_caches, source_flags }))
     }
 }
 

@@ -27,6 +27,8 @@ pub struct FoundModules {
     pub folders: Vec<PathBuf>,
     /// The modules.
     pub modules: Vec<FoundModule>,
+    /// What could not be looked into, and why.
+    pub unreadable: Vec<String>,
 }
 
 impl FoundModules {
@@ -59,7 +61,7 @@ impl FoundModules {
             if is_source {
                 sources.push(path.clone())
             } else {
-                walk(&path, &mut sources)?
+                walk(&path, &mut sources, &mut found.unreadable);
             }
             let folder = found.folder(root);
             for source in sources {
@@ -161,21 +163,32 @@ fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{} {why}", path.display()))
 }
 
-/// The sources below a folder whose paths are of names, in order.
-fn walk(folder: &Path, sources: &mut Vec<PathBuf>) -> io::Result<()> {
+/// The sources below a folder whose paths are of names, in order, and what cannot be read there.
+fn walk(folder: &Path, sources: &mut Vec<PathBuf>, unreadable: &mut Vec<String>) {
     let entries = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
     let is_wanted = |entry: &walkdir::DirEntry| {
         let name = entry.file_name().to_str().unwrap_or_default();
         entry.depth() == 0 || !entry.file_type().is_dir() || (is_identifier(name) && name != "__pycache__")
     };
     for entry in entries.filter_entry(is_wanted) {
-        // What cannot be read, a link that leads nowhere or in a circle, is no module.
-        let Ok(entry) = entry else { continue };
-        if entry.file_type().is_file() && entry.path().extension().is_some_and(|extension| extension == "py") {
-            sources.push(entry.path().to_owned());
+        match entry {
+            Ok(entry) => {
+                if entry.file_type().is_file() && entry.path().extension().is_some_and(|extension| extension == "py") {
+                    sources.push(entry.path().to_owned());
+                }
+            }
+            Err(error) => {
+                // A link that leads nowhere, or in a circle, is no module.
+                let path = error.path().unwrap_or(folder).to_owned();
+                let leads_nowhere = path.is_symlink() && !path.exists();
+                if let Some(error) = error.into_io_error()
+                    && !leads_nowhere
+                {
+                    unreadable.push(named(&path, error).to_string());
+                }
+            }
         }
     }
-    Ok(())
 }
 
 /// What a source is imported as, if its path is of names.
@@ -222,6 +235,24 @@ mod tests {
             assert_eq!(normalized(Path::new(path)).unwrap(), wanted, "{path}");
         }
         assert!(normalized(Path::new("")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_looked_into_is_named_and_links_that_lead_nowhere_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("module.py"), "").unwrap();
+        for (name, target) in [("nowhere.py", "none.py"), ("circle", "circle"), ("around", ".")] {
+            std::os::unix::fs::symlink(target, at(name)).unwrap();
+        }
+        let found = FoundModules::find(&[folder.path().to_owned()]).unwrap();
+        let names: Vec<_> = found.modules.iter().map(|module| &*module.name).collect();
+        assert_eq!((names, found.unreadable), (vec!["module"], Vec::new()));
+        let (mut sources, mut unreadable) = (Vec::new(), Vec::new());
+        walk(&at("gone"), &mut sources, &mut unreadable);
+        assert!(sources.is_empty() && unreadable.len() == 1, "{unreadable:?}");
+        assert!(unreadable[0].starts_with(at("gone").to_str().unwrap()), "{unreadable:?}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Verify {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Inputs { inputs, python, jobs } = self.inputs;
         let inputs: Vec<_> = find(&inputs, ALL)?.into_iter().map(|input| (input, ())).collect();
-        let (options, lazy) = (self.options.options(), self.lazy.options(self.options));
+        let (options, lazy) = (self.options.options(), self.lazy.options(self.options)?);
         each(&inputs, jobs, "ok", |input, ()| {
             let file = input.read()?;
             match lazy {
