@@ -2,10 +2,13 @@
 //!
 //! What it hashes, compares and interns it walks into wherever it stands: of `()`, put twice into a tuple, and that twice into another
 //! one, and so on sixty times, it would visit 2**60 tuples. So before it is given such work, that is counted in the same way, and only
-//! so far. A hash that some versions keep is counted like one that none does.
+//! so far. A hash that some versions keep is counted like one that none does. What takes memory each time is counted, too: a set that is
+//! made of a tuple which is made once, and the tuples that the constructor makes of the variables of a code object.
 //!
-//! Invariant: what stands in one place only is within the bounds, as it takes a byte of the stream at least, and is visited once for
-//! each set that it is in, which may be in another one.
+//! Invariant: what stands in one place only, below no more than three sets, is within the bounds: it takes a byte of the stream at
+//! least, and [`FOR_BYTE`] steps are [`FOR_ITEM`] and one for each of these.
+//!
+//! How often keys of one hash are compared is not counted: a program that has such keys waits as long for any dict or set of them.
 //!
 //! Sources: CPython 3.11 to 3.15 `tuple_hash` and `tuplerichcompare` in `Objects/tupleobject.c`, `set_issubset` in `setobject.c`,
 //! `slicehash` in `sliceobject.c`, `frozendict_hash` in `dictobject.c`, `code_hash` and `intern_constants` in `codeobject.c`.
@@ -22,11 +25,18 @@ const FIRST: u64 = 1 << 22;
 /// Steps for each byte of a stream.
 const FOR_BYTE: u64 = 64;
 
+/// Steps for each item that is written once more: it takes some 64 bytes in a set.
+const FOR_ITEM: u64 = 16;
+
 /// So many bytes of a text are compared in the time of a step.
 const FOR_STEP: u64 = 64;
 
 /// Why a stream is refused for which it is not enough.
 pub(crate) const TOO_OFTEN: &str = "a key, a set item or a constant holds others in so many places that CPython, which visits each, would not come to an end";
+
+/// Why a stream is refused for which [`Effort::allows_items`] says no.
+pub(crate) const TOO_MANY: &str =
+    "frozensets of tuples that stand here once hold more items than a stream of this size may make";
 
 /// The steps that are left.
 pub(crate) struct Effort(u64);
@@ -41,6 +51,11 @@ impl Effort {
         let left = self.0.checked_sub(n);
         self.0 = left.unwrap_or(0);
         left.is_some()
+    }
+
+    /// Whether so many items may be written once more.
+    pub(crate) fn allows_items(&mut self, n: usize) -> bool {
+        self.take(FOR_ITEM * n as u64)
     }
 
     /// Whether objects may be hashed, and compared with others.
@@ -182,7 +197,8 @@ impl Effort {
             };
         }
         heap.ids().all(|id| match heap[id] {
-            Object::Set(_) | Object::FrozenSet(_) => self.take(sum(id, &hashes, 1)),
+            Object::Set(_) => self.take(sum(id, &hashes, 1)),
+            Object::FrozenSet(_) => self.allows_items(heap.children(id).count()) && self.take(sum(id, &hashes, 1)),
             Object::Dict(_) => self.take(sum(id, &hashes, 2)),
             Object::Code(code) => self.take(interned[heap.code(code).object(Field::Consts).index()]),
             _ => true,

@@ -19,7 +19,7 @@ use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
-use crate::effort::{Effort, TOO_OFTEN};
+use crate::effort::{Effort, TOO_MANY, TOO_OFTEN};
 use crate::heap::make_room;
 use crate::layout::{AsciiStr, CodeObject, PYTHON};
 use crate::make::{CodeFields, Heads};
@@ -870,7 +870,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         let [n_locals, n_cells, n_free, _] = code.derived;
         // The constructor compares each local variable with each cell; `marshal` does not.
         let n_pairs = u64::from(n_locals) * u64::from(n_cells);
-        if n_pairs > MAX_PAIRS || !self.effort.take(n_pairs) {
+        // It makes tuples of the variables; `marshal` takes that which all share.
+        if n_pairs > MAX_PAIRS || !self.effort.take(n_pairs) || !self.effort.allows_items(kinds.len()) {
             return Err(Failure::new(Why::NotConstructible));
         }
         // The constructor quickens bytecode that it is given quickened into the same.
@@ -1192,6 +1193,10 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
                 }
                 Step::Intrinsic(intrinsic, values) => {
                     if intrinsic == Intrinsic::MakeFrozenSet {
+                        let n_items = values.iter().map(|tuple| ffi::PyTuple_GET_SIZE(tuple).cast_unsigned()).sum();
+                        if !self.effort.allows_items(n_items) {
+                            return Err(refuse(TOO_MANY));
+                        }
                         self.check_hashes(values.iter())?;
                     }
                     self.intrinsic(intrinsic, values)

@@ -465,6 +465,33 @@ class Effort(unittest.TestCase):
                 with self.assertRaisesRegex(ValueError, self.WHY):
                     self.build(f"MAKE_LONG {1 << 300_000:#x}", *again)
 
+    def test_sets_of_a_tuple_that_is_made_once_take_memory_each(self):
+        items = [*(f"MAKE_LONG {n}" for n in range(1000, 2000)), "BUILD_TUPLE 1000"]
+        again = ["LOAD_FAST 0", "CALL_INTRINSIC_1 make_frozenset"]
+        for path in self.PATHS:
+            with self.on(path):
+                self.assertEqual(len(self.build(*items, *again * 100, "BUILD_LIST 100")), 100)
+                with self.assertRaisesRegex(ValueError, "in so many places|more items than a stream of this size may make"):
+                    self.build(*items, *again * 1000, "BUILD_LIST 1000")
+
+    def test_variables_that_many_code_objects_share(self):
+        """The constructor makes tuples of them for each, so that marshal, which does not, is asked where these are many."""
+        n_variables, n_codes = 1000, 1000
+        # More than the direct path takes.
+        numbers = f"co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize={1 << 24} co_flags=3 co_firstlineno=1"
+        lines = ["MAKE_NAMES " + " ".join(f"'v{n}'" for n in range(n_variables)), f"BUILD_TUPLE {n_variables}"]
+        lines += ["BUILD_TUPLE 0", "MAKE_STRING 'f'"]
+        slots = [f"LOAD_FAST {slot}" for slot in (1, 1, 0, 2, 2, 2)]
+        for n in range(n_codes):
+            kinds = "table 0" if n else "20" * n_variables
+            lines += [*slots, "MAKE_CODE", f".numbers {numbers}", f".co_code {(lambda: None).__code__.co_code.hex()}"]
+            lines += [f".co_localspluskinds {kinds}", ".co_linetable empty", ".co_exceptiontable empty"]
+        for path in self.PATHS:
+            with self.on(path):
+                codes = self.build(*lines, f"BUILD_LIST {n_codes}")
+                variables = [len(code.co_varnames) for code in codes]
+                self.assertEqual(variables, [n_variables] * n_codes)
+
     def test_many_locals_and_cells(self):
         """The constructor compares each local variable with each cell, so that marshal is asked where these are many."""
         n = 3000
