@@ -3,7 +3,7 @@
     python python/benches/imports.py [--rounds 20] [--bundle] [--packages FOLDER] [library] [django] [sympy] [sqlalchemy]
 
 "library" imports every public top-level module of the standard library that a probe imports without a warning, a word or a
-process, about 180 of them; the others import what an application of them begins with, from FOLDER (`pip install --target
+process, about 180, which import 60 more; the others import what an application of them begins with, from FOLDER (`pip install --target
 FOLDER django sympy sqlalchemy`) or from where this interpreter installs. Without names, what is to be had is measured.
 
 Time is from the first statement that an interpreter executes after its start (and `site`) to the end of the last import, so

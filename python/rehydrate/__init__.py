@@ -80,8 +80,8 @@ def compile_file(
     )
 
 
-def install(*, bundles: "Iterable[str | os.PathLike[str]]" = ()) -> None:
-    """Make imports use the initializers in __pycache__, and those of *bundles*: the paths of .pybundle files.
+def install(*, bundles: "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]" = ()) -> None:
+    """Make imports use the initializers in __pycache__, and those of *bundles*: the path of a .pybundle file, or several.
 
     Where there is none, or a stale one, a module is imported as ever, and its initializer is written for the next time,
     unless `sys.dont_write_bytecode` is set.

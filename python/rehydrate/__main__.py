@@ -1,7 +1,7 @@
 """The command line: `python -m rehydrate`.
 
-`compile` of sources and folders works in the manner of `compileall`; `bundle` compiles what has no current .pyc. All else is the Rust tool's, `compile` of .pyc files
-and marshal dumps included.
+`compile` of sources and folders works in the manner of `compileall`; `bundle` compiles what has no current .pyc. All else is the
+Rust tool's, `compile` of .pyc files and marshal dumps included.
 """
 
 from __future__ import annotations
@@ -11,11 +11,32 @@ import sys
 from . import _native
 
 
+#: Of the options of the Rust tool's `compile`, those that compileall does not have.
+RUST_OPTIONS = (
+    "--format",
+    "--jobs",
+    "--keep-caches",
+    "--lazy-layout",
+    "--no-source-flags",
+    "--optimize",
+    "--out-dir",
+    "--output",
+    "--python",
+    "--start-code",
+    "--strip-caches",
+)
+
+HELP = """
+Here, `compile` also takes sources and folders of sources, in the manner of `compileall`, and `bundle` compiles what has no
+current .pyc: see `python -m rehydrate compile --help`, and `bundle --help`.
+"""
+
+
 def _is_compileall(arguments: list[str]) -> bool:
     """Whether `compile ARGUMENTS` is for sources.
 
-    It is for the Rust tool if an input is a .pyc, a marshal dump, standard input or a __pycache__ folder, or if it is told
-    where to write by an option that compileall does not have.
+    It is for the Rust tool if an input is a .pyc, a marshal dump, standard input or a __pycache__ folder, or if it has an
+    option that compileall does not have.
     """
 
     def is_of_rust(argument: str) -> bool:
@@ -23,7 +44,7 @@ def _is_compileall(arguments: list[str]) -> bool:
             argument == "-"
             or argument.endswith((".pyc", ".marshal"))
             or argument.rstrip("/\\").endswith("__pycache__")
-            or argument.startswith(("--out-dir", "--output", "--python"))
+            or argument.split("=")[0] in RUST_OPTIONS
         )
 
     lists_stdin = any(pair == ("-i", "-") for pair in zip(arguments, arguments[1:]))
@@ -42,7 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         return _bundle.main(arguments[1:])
     sys.stdout.flush()
-    return _native._main(["rehydrate", *arguments])
+    status = _native._main(["rehydrate", *arguments])
+    if arguments in (["--help"], ["-h"], ["help"]):
+        print(HELP, end="")
+    return status
 
 
 if __name__ == "__main__":

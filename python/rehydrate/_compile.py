@@ -52,16 +52,20 @@ def compile_file(
         pyc_path = _pyc_path(path, optimize)
         beside = initializer_path(pyc_path)
         if target is None:
-            _write(pyc_path, pyc, path)
+            _write(pyc_path, pyc, _external._calc_mode(path))
     target = beside if target is None else os.fspath(target)
-    _write(target, _native.compile_pyc(pyc, profile=profile, sharing=sharing), path)
+    _write(target, _native.compile_pyc(pyc, profile=profile, sharing=sharing), _external._calc_mode(path))
     return target
 
 
-def _write(target: str, data: bytes, source: str) -> None:
+def _write(target: str, data: bytes, mode: int) -> None:
     _check_target(target)
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    _external._write_atomic(target, data, _external._calc_mode(source))
+    try:
+        _external._write_atomic(target, data, mode)
+    except OSError as error:
+        # It names a temporary file.
+        raise OSError(error.errno, error.strerror, target) from None
 
 
 def initializer_path(pyc: str) -> str:
@@ -93,6 +97,13 @@ def _pyc(path: str, optimize: int, mode: PycInvalidationMode | None) -> bytes:
         return bytes(_external._code_to_timestamp_pyc(code, stats["mtime"], stats["size"]))
     is_checked = mode == PycInvalidationMode.CHECKED_HASH
     return bytes(_external._code_to_hash_pyc(code, importlib.util.source_hash(source), is_checked))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
 
 
 class Order(NamedTuple):
@@ -200,8 +211,9 @@ DESCRIPTION = """\
 Compile sources into .pyc files, where those are missing or stale, and each .pyc into the initializer beside it,
 __pycache__/NAME.pyinit, which imports use once rehydrate.install() was called.
 
-With a .pyc, a .marshal, a __pycache__ folder or - among its arguments, or with --out-dir, --output or --python, this is the
-command of the Rust tool instead: see `rehydrate compile module.pyc --help`.
+With a .pyc, a .marshal, a __pycache__ folder or - among its arguments, or an option that is not listed below and is one of the
+Rust tool's (--out-dir, --output, --python, --format ...), this is the command of the Rust tool instead: see
+`rehydrate compile module.pyc --help`.
 """
 
 
@@ -221,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-d", dest="ddir", metavar="DESTDIR", help="folder to prepend to the paths in tracebacks")
     add("-s", dest="stripdir", metavar="STRIPDIR", help="part of the path to strip from the left")
     add("-p", dest="prependdir", metavar="PREPENDDIR", help="path to prepend, once stripped")
-    add("-x", dest="rx", metavar="REGEXP", type=re.compile, help="skip files in whose path this is found")
+    add("-x", dest="rx", metavar="REGEXP", type=_pattern, help="skip files in whose path this is found")
     add("-i", dest="list", metavar="FILE", help="also compile what this file lists, one a line; - is standard input")
     add("-j", "--workers", type=int, default=1, metavar="N", help="processes; 0 is one a core")
     add("-o", dest="levels_of_optimization", action="append", type=int, metavar="LEVEL", help="as of -O; repeat for several")
@@ -269,9 +281,16 @@ def main(arguments: list[str]) -> int:
     levels = sys.getrecursionlimit() if levels is None else levels
     try:
         done = [_compile(order, path, levels, given.workers) for path in paths]
+        sys.stdout.flush()
     except KeyboardInterrupt:
         if given.quiet < 2:
             print("\n[interrupted]")
+        return 1
+    except OSError as error:
+        # What is left to be printed the interpreter would try to write once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: {error}", file=sys.stderr)
         return 1
     return 0 if all(done) else 1
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _CASE_INSENSITIVE = ("win", "cygwin", "darwin", "ios", "tvos", "watchos")
 
 
-
 def _method(function: "Any", replaced: "Any") -> "Any":
     """Ours for a method of importlib; if this module is imported once more, the one that is there already."""
     return replaced if isinstance(replaced, _native.Method) else _native.Method(function, replaced)
@@ -96,7 +95,9 @@ def _write(loader: "Any", pyc: str, target: str) -> None:
     initializer = _native.compile_pyc(compiled)
     # Makes a temporary file with the source's mode, and renames it; passes over a full disk and the like.
     loader._cache_bytecode(loader.path, target, initializer)
-    _state["written"] += 1
+    # It says nothing of a failure.
+    if _os.stat(target).st_size == len(initializer):
+        _state["written"] += 1
 
 
 def _warn(target: str, damage: str, of_bundle: bool = False, stacklevel: int = 3) -> None:
@@ -137,9 +138,10 @@ def is_installed() -> bool:
     return vars(SourceFileLoader).get("get_code") is get_code
 
 
-def install(bundles: "Iterable[str | os.PathLike[str]]" = ()) -> None:
+def install(bundles: "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]" = ()) -> None:
     """Puts our methods in the place of importlib's, and finders of bundles before that of `sys.path`."""
-    for path in bundles:
+    is_one = isinstance(bundles, str) or hasattr(bundles, "__fspath__")
+    for path in (bundles,) if is_one else bundles:  # type: ignore[union-attr]
         _add_bundle(path)
     _native.huge_pages(True)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]

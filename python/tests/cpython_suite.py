@@ -2,8 +2,8 @@
 
     python cpython_suite.py [-j N] [--library DIR] [--limit SECONDS] [--malloc NAME] [--ignore TEST] [MODULE ...]
 
-First the standard library, tests included, is copied, so that the interpreter's own folders stay as they are, and the copy
-is compiled into initializers. Then each module is run by regrtest from the copy, in both ways, in the same environment but
+First the standard library, tests included, is copied, so that the interpreter's own folders stay as they are (but for what
+test_frozen imports from there: `__phello__`), and the copy is compiled into initializers. Then each module is run by regrtest from the copy, in both ways, in the same environment but
 for the call of `rehydrate.install()`. A module whose tests differ is run again, and once more: what differs then, in every
 run, is a difference, and the exit status is 1. (Some tests depend on the time, or on how busy the machine is: what differs
 between runs without the hook is named as unsteady, and says nothing.) What takes longer than the limit is ended with all that

@@ -138,12 +138,12 @@ def source_of(module):
 
 
 def whole_library():
-    """The sources of the standard library that compile, but for its tests of broken ones."""
+    """The sources of the standard library, its tests included, some of which do not compile."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         # Debian has a link there to what may not be installed.
-        if path.is_file() and not {"site-packages", "dist-packages", "lib2to3", "test", "tests", "idlelib", "__pycache__"} & set(parts[:-1]):
+        if path.is_file() and not {"site-packages", "dist-packages", "__pycache__"} & set(parts[:-1]):
             yield path
 
 
@@ -199,7 +199,7 @@ def _in_child(work):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", metavar="MODULE|FOLDER")
-    parser.add_argument("--all", action="store_true", help="the whole standard library")
+    parser.add_argument("--all", action="store_true", help="the whole standard library, its tests included")
     parser.add_argument("--fresh", action="store_true", help="load in processes of their own")
     parser.add_argument("--profile", default="load", choices=["load", "compact", "core"])
     parser.add_argument("--sharing", default="structural", choices=["structural", "identity", "none"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import rehydrate
 from rehydrate import __main__ as command
-from support import TAG, Project
+from support import CLEAN, PACKAGE, TAG, Project
 
 
 def header(path):
@@ -77,6 +77,13 @@ class CompileFile(Project):
             with self.assertRaises(FileExistsError):
                 rehydrate.compile_file(path, target)
         self.assertEqual(path.read_text(), "VALUE = 1")
+
+    @unittest.skipUnless(sys.platform == "linux", "needs a folder in which nobody can write")
+    def test_what_cannot_be_written_has_its_own_name(self):
+        path = self.write("module.py", "VALUE = 1")
+        with self.assertRaises(OSError) as raised:
+            rehydrate.compile_file(path, "/proc/module.pyinit")
+        self.assertEqual((raised.exception.filename, raised.exception.filename2), ("/proc/module.pyinit", None))
 
     def test_refusals(self):
         bad = self.write("bad.py", "def f(:")
@@ -188,6 +195,26 @@ class CompileAll(Project):
             self.compile("-q", "-j", workers, ".")
             self.assertEqual(self.found(), ["__init__", "__init__", "deeper", "module", "top"])
         self.compile("-j", "-1", ".", status=2)
+        self.assertIn("no regular expression", self.compile("-x", "(", ".", status=2).stderr)
+
+    def test_nobody_reads_what_it_says(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "wb") as pipe:
+            command = [sys.executable, "-m", "rehydrate", "compile", "."]
+            environment = CLEAN | {"PYTHONPATH": str(PACKAGE)}
+            process = subprocess.run(command, cwd=self.root, env=environment, stdout=pipe, stderr=subprocess.PIPE)
+        self.assertEqual((process.returncode, process.stderr), (1, b""))
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "no such device")
+    def test_what_it_says_cannot_be_written(self):
+        with open("/dev/full", "wb") as full:
+            command = [sys.executable, "-m", "rehydrate", "compile", "."]
+            environment = CLEAN | {"PYTHONPATH": str(PACKAGE)}
+            process = subprocess.run(command, cwd=self.root, env=environment, stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn(b"No space left", process.stderr)
+        self.assertNotIn(b"Traceback", process.stderr)
 
     def test_what_cannot_be_compiled_is_named_and_the_rest_is_compiled(self):
         self.write("a_bad.py", "def f(:")
@@ -243,6 +270,8 @@ class RustTool(Project):
             (["__pycache__/"], False),
             (["a/__pycache__"], False),
             ([".", "--out-dir=build"], False),
+            (["--format", "lazy", "package"], False),
+            (["--profile", "core", "package"], True),
             (["module.pyc", "-o", "x"], False),
         ]:
             self.assertEqual(command._is_compileall(arguments), is_compileall, arguments)
@@ -256,6 +285,7 @@ class RustTool(Project):
         self.assertIn("MAKE_STRING", self.run_tool("isa").stdout)
         self.assertIn("rehydrate", self.run_tool("--version").stdout)
         self.assertIn("Usage", self.run_tool("--help").stdout)
+        self.assertIn("in the manner of `compileall`", self.run_tool("help").stdout)
         self.assertIn("Usage", self.run_tool(status=2).stderr)
         self.assertIn("unrecognized", self.run_tool("nothing", status=2).stderr)
         initializer.write_bytes(b"junk")
