@@ -308,8 +308,11 @@ pub(crate) fn find_modules(
     Ok((folders, modules.collect(), found.unreadable))
 }
 
+/// The name of a module, and why it is not in the bundle.
+type RefusedModule = (String, String);
+
 /// Makes a bundle of modules: of each its name, whether it is a package, the number of its folder, its path from there, and
-/// the bytes of its .pyc. What is refused is not in it: the names of such modules, and why. None if that is all.
+/// the bytes of its .pyc. What is refused is not in it; if that is all, there is no bundle.
 #[pyfunction]
 #[pyo3(signature = (modules, folders, *, unchecked=false, level=0, shared_by=None))]
 pub(crate) fn make_bundle<'py>(
@@ -319,7 +322,7 @@ pub(crate) fn make_bundle<'py>(
     unchecked: bool,
     level: u8,
     shared_by: Option<usize>,
-) -> PyResult<(Option<Bound<'py, PyBytes>>, Vec<(String, String)>)> {
+) -> PyResult<(Option<Bound<'py, PyBytes>>, Vec<RefusedModule>)> {
     if level > 2 || modules.iter().any(|module| module.2 >= folders.len()) {
         return Err(PyValueError::new_err("there is no such level of optimization, or no such folder"));
     }
