@@ -243,6 +243,8 @@ class Refusals(unittest.TestCase):
         small = function.__code__
         large = small.replace(co_stacksize=1 << 16)
         for codes in (small, large), (large, small), (small, small.replace(co_name="other"), large):
+            # The order of a set depends on that in which it was filled: marshal fills it in the order of the dump, too.
+            wanted = marshal.loads(marshal.dumps(codes))
             for sharing in SHARINGS:
                 stream = rehydrate.dumps(codes, sharing=sharing)
                 self.assertIn("MAKE_CODE", rehydrate.disassemble(stream))
@@ -252,7 +254,7 @@ class Refusals(unittest.TestCase):
                 for path in ("direct", "constructor", "marshal"):
                     with self.subTest(sharing=sharing, path=path):
                         _native._force_path(path)
-                        for made, code in zip(rehydrate.loads(stream), codes, strict=True):
+                        for made, code in zip(rehydrate.loads(stream), wanted, strict=True):
                             self.assertIsNone(difference(code, made))
 
     def test_what_is_left_to_marshal_is_looked_at(self):

@@ -100,7 +100,9 @@ class Bundles(Project):
                 for name in bundle.modules():
                     loader = bundle.find_spec(name, self.around(name)).loader
                     with open(loader.path, "rb") as file:
-                        wanted = compile(file.read(), loader.path, "exec", dont_inherit=True)
+                        compiled = compile(file.read(), loader.path, "exec", dont_inherit=True)
+                    # Sets are filled in the order of the dump, which may give them another one.
+                    wanted = marshal.loads(marshal.dumps(compiled))
                     self.assertIsNone(equality.difference(loader.get_code(name), wanted), (path, name))
         finally:
             _native._force_path(None)
