@@ -784,7 +784,9 @@ fn a_bundle_is_made_shown_listed_and_verified() {
     desk.run("decompile app.pybundle").exits(1);
     desk.run("bundle app/lone.py -o lone.pybundle").exits(2);
     desk.run("bundle app/lone.py -o lone.pybundle --python 3.12").exits(1).warns("none of the modules can be bundled");
-    desk.run("bundle app/__pycache__ -o lone.pybundle").exits(2).complains("error: there is no source of a module\n");
+    desk.run("bundle app/__pycache__ -o lone.pybundle")
+        .exits(2)
+        .complains("error: no source of a module is in app/__pycache__\n");
     desk.put("none/lone.py", b"");
     desk.run("bundle none -o lone.pybundle").exits(1).warns("error: no .pyc is there: compile first");
     assert!(!desk.names().contains(&"lone.pybundle".to_owned()));

@@ -10,7 +10,6 @@ import sys
 
 from . import _native
 
-
 #: Of the options of the Rust tool's `compile`, those that compileall does not have.
 RUST_OPTIONS = (
     "--format",
@@ -25,11 +24,6 @@ RUST_OPTIONS = (
     "--start-code",
     "--strip-caches",
 )
-
-HELP = """
-Here, `compile` also takes sources and folders of sources, in the manner of `compileall`, and `bundle` compiles what has no
-current .pyc: see `python -m rehydrate compile --help`, and `bundle --help`.
-"""
 
 
 def _is_compileall(arguments: list[str]) -> bool:
@@ -63,10 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return _bundle.main(arguments[1:])
     sys.stdout.flush()
-    status = _native._main(["rehydrate", *arguments])
-    if arguments in (["--help"], ["-h"], ["help"]):
-        print(HELP, end="")
-    return status
+    return _native._main(["rehydrate", *arguments])
 
 
 if __name__ == "__main__":

@@ -39,30 +39,34 @@ def bundle(
 ) -> bool:
     """Writes a bundle of the modules that paths name, if there are any; says whether all of them are in it."""
     folders, modules, unreadable = _native.find_modules(paths, output)
-    if quiet < 2:
-        for why in unreadable:
-            print(f"error: {why}", file=sys.stderr)
-    if not modules:
-        raise ValueError("there is no source of a module")
-    parts, failures = [], []
+    n_missing = 0
+
+    def miss(why: str) -> None:
+        nonlocal n_missing
+        n_missing += 1
+        if quiet < 2:
+            print(why, file=sys.stderr)
+
+    for why in unreadable:
+        miss(f"error: {why}")
+    parts, sources = [], {}
     for name, is_package, folder, path, source in modules:
+        sources[name] = source
         try:
             parts.append((name, is_package, folder, path, compiled(source, level)))
         except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
             # The compiler says of what nests too deep that there is no memory, or too much recursion.
-            failures.append((source, f"{type(error).__name__}: {error}"))
+            miss(f"*** Error compiling {source!r}...\n{type(error).__name__}: {error}")
     made, refused = _native.make_bundle(parts, folders, unchecked=unchecked, level=level, shared_by=shared_by)
-    failures += refused
-    if quiet < 2:
-        for what, why in failures:
-            print(f"*** Error compiling {what!r}...\n{why}", file=sys.stderr)
+    for name, why in refused:
+        miss(f"*** Error compiling {sources[name]!r}...\n{why}")
     if made is None:
         return False
     _compile._write(output, made, 0o666)
     if not quiet:
-        n = len(modules) - len(failures)
+        n = len(parts) - len(refused)
         print(f"{n} {'module' if n == 1 else 'modules'} -> {output} ({len(made)} bytes)", file=sys.stderr)
-    return not failures and not unreadable
+    return n_missing == 0
 
 
 DESCRIPTION = """\

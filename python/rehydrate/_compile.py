@@ -64,7 +64,9 @@ def _write(target: str, data: bytes, mode: int) -> None:
     try:
         _external._write_atomic(target, data, mode)
     except OSError as error:
-        # It names a temporary file.
+        # It names a temporary file; where importlib itself says what is wrong, none.
+        if error.errno is None:
+            raise
         raise OSError(error.errno, error.strerror, target) from None
 
 
@@ -287,10 +289,13 @@ def main(arguments: list[str]) -> int:
             print("\n[interrupted]")
         return 1
     except OSError as error:
-        # What is left to be printed the interpreter would try to write once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(f"error: {error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # The interpreter would try once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0 if all(done) else 1
 

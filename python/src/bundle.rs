@@ -266,9 +266,6 @@ impl Bundle {
     }
 }
 
-/// What an instance of `BundleLoader` has: `name`, `path`, `bundle`.
-const BUNDLE_LOADER_FIELDS: usize = 3;
-
 /// `get_code` of the loader of bundles.
 #[pyfunction]
 pub(crate) fn get_bundled_code<'py>(
@@ -282,7 +279,7 @@ pub(crate) fn get_bundled_code<'py>(
         && let Ok(bundle) = loader.getattr(intern!(py, "bundle"))?.cast_into::<Bundle>()
         && let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>()
         && !bundle.get().is_broken.load(Ordering::Relaxed)
-        && hook.reads_as_importlib(loader, BUNDLE_LOADER_FIELDS)?
+        && hook.reads_as_importlib(loader)?
         && let Some(code) = bundle.get().code(hook, loader, &fullname.extract::<String>()?, &filename)?
     {
         return Ok(code);

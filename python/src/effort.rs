@@ -5,8 +5,8 @@
 //! so far. A hash that some versions keep is counted like one that none does. What takes memory each time is counted, too: a set that is
 //! made of a tuple which is made once, and the tuples that the constructor makes of the variables of a code object.
 //!
-//! Invariant: what stands in one place only, below no more than three sets, is within the bounds: it takes a byte of the stream at
-//! least, and [`FOR_BYTE`] steps are [`FOR_ITEM`] and one for each of these.
+//! Invariant: what stands in one place only, below a few sets at most, is within the bounds: it takes a byte of the stream at least,
+//! and [`FOR_BYTE`] steps are [`FOR_ITEM`] and many visits.
 //!
 //! How often keys of one hash are compared is not counted: a program that has such keys waits as long for any dict or set of them.
 //!

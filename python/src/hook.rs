@@ -160,17 +160,17 @@ impl Hook {
         })
     }
 
-    /// Whether a loader reads as importlib does: nobody gave it, or its class, another way. It has `n_fields` attributes of its own.
-    pub(crate) fn reads_as_importlib(&self, loader: &Bound<'_, PyAny>, n_fields: usize) -> PyResult<bool> {
+    /// Whether a loader reads as importlib does: nobody gave it, or its class, another way.
+    pub(crate) fn reads_as_importlib(&self, loader: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = loader.py();
         let names = [intern!(py, READS[0]), intern!(py, READS[1]), intern!(py, READS[2])];
-        let class = self.loader.bind(py);
+        let (class, own) = (self.loader.bind(py), loader.getattr(intern!(py, "__dict__"))?);
         for (name, method) in names.into_iter().zip(&self.reads) {
-            if !class.getattr_opt(name)?.is_some_and(|now| now.is(method)) {
+            if !class.getattr_opt(name)?.is_some_and(|now| now.is(method)) || own.contains(name)? {
                 return Ok(false);
             }
         }
-        Ok(loader.getattr(intern!(py, "__dict__"))?.len()? == n_fields)
+        Ok(true)
     }
 
     /// Calls a function of `rehydrate._hook`, for what is rare.
@@ -371,9 +371,6 @@ impl Cache {
     }
 }
 
-/// What an instance of `SourceFileLoader` has: `name` and `path`.
-const LOADER_FIELDS: usize = 2;
-
 /// What became of an initializer.
 enum State<'py> {
     /// This is what it builds.
@@ -393,10 +390,7 @@ fn cached<'py>(
     cache: &mut Cache,
 ) -> PyResult<State<'py>> {
     let py = loader.py();
-    if !loader.get_type().is(hook.loader.bind(py)) || !is_fast(py)? {
-        return Ok(State::NotOurs);
-    }
-    if !hook.reads_as_importlib(loader, LOADER_FIELDS)? {
+    if !loader.get_type().is(hook.loader.bind(py)) || !is_fast(py)? || !hook.reads_as_importlib(loader)? {
         return Ok(State::NotOurs);
     }
     let Ok(filename) = loader.getattr(intern!(py, "path"))?.cast_into::<PyString>() else { return Ok(State::NotOurs) };

@@ -209,7 +209,7 @@ class Bundles(Project):
         self.assertEqual((run.status, self.bundle.exists()), (1, False), run)
         self.write("empty/readme.txt")
         run = self.python("-m", "rehydrate", "bundle", "empty", "-o", self.bundle, hook=False, check=False)
-        self.assertEqual((run.status, run.stderr), (2, "error: there is no source of a module\n"))
+        self.assertEqual((run.status, run.stderr), (2, "error: no source of a module is in empty\n"))
 
     def test_a_package_from_elsewhere_has_its_modules_from_there(self):
         self.made()

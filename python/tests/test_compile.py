@@ -13,6 +13,7 @@ from pathlib import Path
 
 import rehydrate
 from rehydrate import __main__ as command
+from rehydrate import _compile
 from support import CLEAN, PACKAGE, TAG, Project
 
 
@@ -276,6 +277,11 @@ class RustTool(Project):
         ]:
             self.assertEqual(command._is_compileall(arguments), is_compileall, arguments)
 
+    def test_the_options_of_the_rust_tool_are_known(self):
+        helps = self.run_tool("compile", "x.pyc", "--help").stdout, _compile._parser().format_help()
+        rust, own = (set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", text, re.MULTILINE)) for text in helps)
+        self.assertEqual(rust - own, set(command.RUST_OPTIONS))
+
     def test_other_commands(self):
         self.write("module.py", "VALUE = 'a value'")
         self.python("-c", "import module")
@@ -285,7 +291,7 @@ class RustTool(Project):
         self.assertIn("MAKE_STRING", self.run_tool("isa").stdout)
         self.assertIn("rehydrate", self.run_tool("--version").stdout)
         self.assertIn("Usage", self.run_tool("--help").stdout)
-        self.assertIn("in the manner of `compileall`", self.run_tool("help").stdout)
+        self.assertIn("in the manner of compileall", self.run_tool("help").stdout.replace("\n", " "))
         self.assertIn("Usage", self.run_tool(status=2).stderr)
         self.assertIn("unrecognized", self.run_tool("nothing", status=2).stderr)
         initializer.write_bytes(b"junk")

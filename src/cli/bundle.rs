@@ -66,9 +66,6 @@ impl Bundle {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = FoundModules::find(&self.paths).map_err(|error| Failure::Usage(error.to_string()))?;
         found.unreadable.iter().for_each(|why| complain(why));
-        if found.modules.is_empty() {
-            return Err(Failure::Usage("there is no source of a module".to_owned()));
-        }
         let tag = match self.python {
             Some(python) => format!("cpython-3{}", python.minor()),
             None => only_tag(&found)?,

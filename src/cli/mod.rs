@@ -42,6 +42,9 @@ An INPUT is a .pyc of CPython 3.6 to 3.15 or of the Erg compiler, a bare marshal
 a .pylazy, or - for standard input (show, disasm and verify also take a .pybundle); its content tells which. A folder stands for the .pyc, .marshal, .pyinit and .pylazy \
 files below it that the command takes.
 
+The Python package has these commands, too (`python -m rehydrate`); its compile also takes sources and folders of \
+sources, in the manner of compileall, and its bundle compiles what has no current .pyc.
+
 Examples:
   rehydrate disasm module.pyc             list the initializer of a module
   rehydrate compile __pycache__           compile each NAME.pyc to NAME.pyinit

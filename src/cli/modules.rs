@@ -37,7 +37,7 @@ impl FoundModules {
     /// A source is left out if importlib takes something else of its folder by that name.
     ///
     /// # Errors
-    /// A path that is not there, that is neither, or is not UTF-8; a module that is found twice.
+    /// A path that is not there, that is neither, or is not UTF-8; a module that is found twice; none at all.
     pub fn find(paths: &[PathBuf]) -> io::Result<Self> {
         let mut found = Self::default();
         let mut by_name = BTreeMap::new();
@@ -80,6 +80,12 @@ impl FoundModules {
             }
         }
         found.modules = by_name.into_values().collect();
+        if found.modules.is_empty() {
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            let nothing = format!("no source of a module is in {}", paths.join(", "));
+            let why = found.unreadable.into_iter().chain([nothing]).collect::<Vec<_>>().join("; ");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         Ok(found)
     }
 
