@@ -36,12 +36,12 @@ pub fn canonical<'a>(heap: &Heap<'a>, root: ObjectId) -> Result<(Heap<'a>, Objec
 fn mark_interned(heap: &mut Heap<'_>) {
     let mut marked = vec![false; heap.len()];
     let mut constants = Vec::new();
-    let mut qualnames = IndexSet::new();
+    let mut seen = Seen::default();
     for id in heap.ids() {
         match heap[id] {
             Object::Str(text) => marked[id.index()] |= text.is_cached(),
             Object::Code(code) => {
-                mark_names(heap, heap.code(code), &mut qualnames, &mut marked);
+                mark_names(heap, heap.code(code), &mut seen, &mut marked);
                 constants.push(heap.code(code).object(Field::Consts));
             }
             _ => {}
@@ -64,16 +64,32 @@ fn mark_interned(heap: &mut Heap<'_>) {
     }
 }
 
-/// Marks the names of a code object. `qualnames` are those of the code objects before it.
+/// What the code objects have that were met.
+#[derive(Default)]
+struct Seen {
+    /// Their tuples of names, and whether one of these is `__qualname__`: many code objects may have the same.
+    names: IndexMap<ObjectId, bool>,
+    /// Their qualnames, and the texts of these.
+    qualnames: IndexSet<ObjectId>,
+    qualname_texts: IndexSet<Vec<u8>>,
+}
+
+/// Marks the names of a code object.
 ///
 /// A class body's qualname is its first constant too, as one object: so interning one interns both, unless an equal str
 /// was interned before. Whether the process had done so must not show, so that constant counts as interned, except where
 /// a code object before it has the same qualname.
-fn mark_names(heap: &Heap<'_>, code: &Code, qualnames: &mut IndexSet<Vec<u8>>, marked: &mut [bool]) {
+fn mark_names(heap: &Heap<'_>, code: &Code, seen: &mut Seen, marked: &mut [bool]) {
     let interns_code_names = heap.python().interns_code_names();
     for &field in &heap.python().layout().fields {
         match field.kind() {
-            FieldKind::Names => heap.children(code.object(field)).for_each(|name| marked[name.index()] = true),
+            FieldKind::Names => {
+                let tuple = code.object(field);
+                seen.names.entry(tuple).or_insert_with(|| {
+                    heap.children(tuple).for_each(|name| marked[name.index()] = true);
+                    heap.children(tuple).any(|name| is_text(heap, name, b"__qualname__"))
+                });
+            }
             FieldKind::Str if interns_code_names => marked[code.object(field).index()] = true,
             FieldKind::Str | FieldKind::Tuple | FieldKind::Number | FieldKind::Bytes => {}
         }
@@ -83,10 +99,12 @@ fn mark_names(heap: &Heap<'_>, code: &Code, qualnames: &mut IndexSet<Vec<u8>>, m
     }
     let qualname = code.object(Field::QualName);
     let is_new = match heap[qualname] {
-        Object::Str(text) => qualnames.insert(text.to_utf8(&mut Vec::new()).to_vec()),
+        Object::Str(text) if seen.qualnames.insert(qualname) => {
+            seen.qualname_texts.insert(text.to_utf8(&mut Vec::new()).to_vec())
+        }
         _ => false,
     };
-    let is_class_body = || heap.children(code.object(Field::Names)).any(|id| is_text(heap, id, b"__qualname__"));
+    let is_class_body = || seen.names[&code.object(Field::Names)];
     if is_new
         && let Some(first) = heap.children(code.object(Field::Consts)).next()
         && let (Object::Str(first_text), Object::Str(text)) = (heap[first], heap[qualname])

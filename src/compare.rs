@@ -62,16 +62,22 @@ struct Comparison<'h> {
 
 impl Comparison<'_> {
     fn pair(&mut self, x: ObjectId, y: ObjectId) -> Result<(), String> {
+        // These two were compared: a long text may stand at many places.
+        if self.forward[x.index()] == Some(y) || self.backward[y.index()] == Some(x) {
+            return Ok(());
+        }
         self.values(x, y)?;
+        let forward = *self.forward[x.index()].get_or_insert(y);
+        let backward = *self.backward[y.index()].get_or_insert(x);
         if self.a.is_process_wide(x) && self.b.is_process_wide(y) {
             return Ok(());
         }
         let what = self.a[x].type_name();
         let has_identity = self.a[x].has_identity();
-        if *self.forward[x.index()].get_or_insert(y) != y && (has_identity || self.sameness != Sameness::Value) {
+        if forward != y && (has_identity || self.sameness != Sameness::Value) {
             return Err(format!("one shared {what} became two"));
         }
-        if *self.backward[y.index()].get_or_insert(x) != x && (has_identity || self.sameness == Sameness::Identity) {
+        if backward != x && (has_identity || self.sameness == Sameness::Identity) {
             return Err(format!("two {what} became one"));
         }
         Ok(())

@@ -50,7 +50,9 @@ impl Default for LazyOptions {
 ///
 /// # Errors
 /// As [`lower`]; [`ErrorKind::NotLazy`] for what the container has no place for: anything but a code object with a header at
-/// the top, an object that holds itself, a code object as a key, more than 65,535 code objects in the draft's layout.
+/// the top, an object that holds itself, a code object as a key, more than 65,535 code objects in the draft's layout;
+/// [`ErrorKind::BudgetExceeded`] if code objects share so much bytecode and so many constants that their records would be out
+/// of proportion to the dump.
 pub fn dehydrate(source: &Source<'_>, options: LazyOptions) -> Result<Vec<u8>> {
     let Some(header) = source.header else { return not_lazy("a bare dump: it has no header that says its version") };
     if options.sharing == Sharing::None {
@@ -65,6 +67,7 @@ pub fn dehydrate(source: &Source<'_>, options: LazyOptions) -> Result<Vec<u8>> {
     }
     let mut writer = Writer::new(&graph, options);
     writer.check_keys()?;
+    writer.check_budget(source.marshal.len())?;
     writer.number();
     let parts = writer.parts(header.python());
     if options.layout == Layout::Draft && parts.codes.len() > usize::from(u16::MAX) {
@@ -105,6 +108,12 @@ fn not_lazy<T>(what: &'static str) -> Result<T> {
 fn put(file: &mut [u8], at: usize, number: usize) -> Result<()> {
     file[at..at + 4].copy_from_slice(&small(number)?.to_le_bytes());
     Ok(())
+}
+
+/// What the records of code objects may be made of, in bytes and items, for a dump of so many bytes: bytecode that several code
+/// objects share is rewritten for each, by its constants.
+fn budget(dump_len: usize) -> usize {
+    16 * dump_len + (64 << 10)
 }
 
 /// A size that a signed 32-bit number holds.
@@ -213,6 +222,27 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
             hashable[id.index()] = is_hashable;
         }
         Ok(())
+    }
+
+    /// Refuses what would take too long, and too much.
+    fn check_budget(&self, dump_len: usize) -> Result<()> {
+        let (graph, budget) = (self.graph, budget(dump_len));
+        let record_len = |id: &NodeId| {
+            let n_items = graph.operands(*id).iter().map(|held| graph.operands(*held).len()).sum::<usize>();
+            n_items + self.bytecode(tables(graph, *id).next().expect("bytecode is the first table").1).len()
+        };
+        let left = self.codes.iter().try_fold(budget, |left, id| left.checked_sub(record_len(id)));
+        match left {
+            Some(_) => Ok(()),
+            None => Err(ErrorKind::BudgetExceeded { what: "dehydrating", budget: budget as u64 }.into()),
+        }
+    }
+
+    fn bytecode(&self, id: NodeId) -> &'a [u8] {
+        match *self.graph.object(id) {
+            Object::Bytes(bytes) => bytes,
+            _ => unreachable!("bytecode is bytes"),
+        }
     }
 
     fn str(&self, id: NodeId) -> Option<Str<'a>> {
@@ -491,7 +521,7 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         record: &mut Record<'_>,
         made: &mut Vec<u8>,
     ) -> bool {
-        let Object::Bytes(original) = *self.graph.object(id) else { unreachable!("bytecode is bytes") };
+        let original = self.bytecode(id);
         let n_uses = self.bytecode_uses[id.index()];
         if self.graph.uses(id) + self.graph.table_uses(id) != n_uses {
             return false;

@@ -129,6 +129,8 @@ struct Emitter<'g> {
     /// By node: how many code objects have it as a table, 2 for more. Empty if all tables are numbered.
     table_users: Vec<u8>,
     n_tables: [u32; Section::ALL.len()],
+    /// By node: whether it is bytecode that can be quickened, once that was asked. Empty until then.
+    quickens: Vec<Option<bool>>,
     trace: Option<Trace>,
     dialect: Dialect,
     budget: usize,
@@ -156,6 +158,7 @@ impl<'g> Emitter<'g> {
             max_height: 0,
             frames: Vec::new(),
             table_numbers: Vec::new(),
+            quickens: Vec::new(),
             table_users: if dialect.profile.is_for_loaders() { table_users(graph) } else { Vec::new() },
             n_tables: [0; Section::ALL.len()],
             trace: None,
@@ -557,21 +560,32 @@ impl<'g> Emitter<'g> {
 
     /// The numbers of MAKE_FULL_CODE for a code object, if it is made by that: the profile wants it, the version has it, the
     /// bytecode is one that can be quickened, and there is room for its numbers, lengths and slots.
-    fn full_numbers(&self, id: NodeId, numbers: impl Iterator<Item = i32>) -> Option<([u16; 4], [u32; 2])> {
+    fn full_numbers(&mut self, id: NodeId, numbers: impl Iterator<Item = i32>) -> Option<([u16; 4], [u32; 2])> {
         let python = self.graph.heap.python();
         if !self.dialect.profile.is_for_loaders() || python.first_traceable(&[]).is_none() {
             return None;
         }
         let is_far = |operand: &NodeId| (u32::from(ON_STACK)..NONE).contains(&self.place_of[operand.index()]);
-        let (_, bytecode) =
-            self.tables(id).find(|(field, _)| *field == Field::Code).expect("every version has bytecode");
         if self.graph.operands(id).iter().any(is_far)
             || self.tables(id).any(|(_, table)| table.len() > FullCode::MAX_TABLE)
-            || !caches::quicken(python, bytecode, &mut Vec::with_capacity(bytecode.len()))
+            || !self.is_quickened(id)
         {
             return None;
         }
         FullCode::of_numbers(numbers.collect::<Vec<_>>().try_into().ok()?)
+    }
+
+    /// Whether the bytecode of a code object can be quickened. What many of them share may be long, so that is tried once.
+    fn is_quickened(&mut self, id: NodeId) -> bool {
+        let graph = self.graph;
+        // Of all versions the first table.
+        let bytecode = graph.tables(id)[0];
+        let Object::Bytes(bytes) = *graph.object(bytecode) else { unreachable!("the reader checks fields") };
+        if self.quickens.is_empty() {
+            self.quickens = vec![None; graph.len()];
+        }
+        let quicken = || caches::quicken(graph.heap.python(), bytes, &mut Vec::with_capacity(bytes.len()));
+        *self.quickens[bytecode.index()].get_or_insert_with(quicken)
     }
 
     /// Where a table stands, and whether it is numbered; its bytes go to its section, if they are not on the stack or there

@@ -139,15 +139,19 @@ impl Classes {
             classes.is_identifier[id.index()] =
                 matches!(graph.object(id), Object::Str(text) if text.is_identifier_like());
         }
+        // A tuple of names may be that of many code objects.
+        let mut is_of_names = vec![false; graph.len()];
         for id in graph.ids().filter(|id| matches!(graph.object(*id), Object::Code(_))) {
             for (field, &operand) in graph.heap.python().layout().operands.iter().zip(graph.operands(id)) {
-                let items = graph.operands(operand).iter();
                 match field.kind() {
-                    FieldKind::Names => items.for_each(|name| classes.is_name[name.index()] = true),
+                    FieldKind::Names => is_of_names[operand.index()] = true,
                     FieldKind::Tuple => {}
                     _ => classes.is_identifier[operand.index()] = true,
                 }
             }
+        }
+        for id in graph.ids().filter(|id| is_of_names[id.index()]) {
+            graph.operands(id).iter().for_each(|name| classes.is_name[name.index()] = true);
         }
         classes
     }

@@ -1,5 +1,6 @@
 //! Shows a marshal dump as it stands in the file: a row for each object, with its offset, type byte and index.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -48,6 +49,7 @@ pub fn tree(source: &Source<'_>) -> Tree {
     let mut next_index = 0;
     let mut payload = Vec::new();
     let mut rows = Vec::with_capacity(dump.transcript.types.len());
+    let mut summaries = Summaries::default();
     let walked: Result<()> = walk(&dump.heap, dump.root, |event| {
         let (id, step, depth) = match event {
             Event::Number { field, number, depth } => {
@@ -74,7 +76,7 @@ pub fn tree(source: &Source<'_>) -> Tree {
             rows.push(row);
             return Ok(false);
         };
-        row.value = summary(&dump.heap, id);
+        row.value = summaries.of(&dump.heap, id);
         row.kind = dump.heap[id].type_name();
         if row.value == row.kind {
             row.value.clear();
@@ -101,21 +103,36 @@ pub fn tree(source: &Source<'_>) -> Tree {
     Tree { header: header.map(|header| header.to_string()), rows, n_trailing: dump.trailing.len() }
 }
 
-fn summary(heap: &Heap<'_>, id: ObjectId) -> String {
-    let n = heap.children(id).count();
-    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    match heap[id] {
-        Object::Code(_) => String::new(),
-        Object::Dict(_) | Object::FrozenDict(_) => plural(n / 2, "pair"),
-        Object::Bytes(bytes) if bytes.len() > MAX_VALUE / 4 => {
-            format!("{} bytes {}...", bytes.len(), literal::bytes(&bytes[..MAX_VALUE / 4]))
+/// Says what values are.
+#[derive(Default)]
+struct Summaries {
+    /// By object: the begin of its literal, and the length of that, where it is long. References may lead there again and again.
+    long: BTreeMap<ObjectId, (String, usize)>,
+}
+
+impl Summaries {
+    fn of(&mut self, heap: &Heap<'_>, id: ObjectId) -> String {
+        let n = heap.children(id).count();
+        let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        match heap[id] {
+            Object::Code(_) => String::new(),
+            Object::Dict(_) | Object::FrozenDict(_) => plural(n / 2, "pair"),
+            Object::Bytes(bytes) if bytes.len() > MAX_VALUE / 4 => {
+                format!("{} bytes {}...", bytes.len(), literal::bytes(&bytes[..MAX_VALUE / 4]))
+            }
+            _ => {
+                if !self.long.contains_key(&id) {
+                    match literal::scalar(heap, id) {
+                        Some(value) if value.len() <= MAX_VALUE => return value,
+                        // Literals are ASCII.
+                        Some(value) => _ = self.long.insert(id, (value[..MAX_VALUE].to_owned(), value.len())),
+                        None => return plural(n, "item"),
+                    }
+                }
+                let (begin, len) = &self.long[&id];
+                format!("{begin}... {len} characters")
+            }
         }
-        _ => match literal::scalar(heap, id) {
-            Some(value) if value.len() <= MAX_VALUE => value,
-            // Literals are ASCII.
-            Some(value) => format!("{}... {} characters", &value[..MAX_VALUE], value.len()),
-            None => plural(n, "item"),
-        },
     }
 }
 

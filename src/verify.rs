@@ -20,6 +20,8 @@ mod value;
 pub use commons::{CommonTable, Commons, execute_table, verify_table};
 pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 
+use std::collections::BTreeMap;
+
 use code::Bytecode;
 use step::next_reference;
 use text::{is_ascii, is_name_like};
@@ -208,8 +210,10 @@ struct Verifier<'v, E: Executor<'v>> {
     bytecodes: Vec<Bytecode<'v>>,
     /// By section of tables: the others that stand there, by number.
     tables: [Vec<&'v [u8]>; Section::ALL.len()],
-    /// Of the tables of kinds that MAKE_FULL_CODE named again: how many variables are of each.
+    /// Of the tables of kinds that were named again: how many variables are of each.
     kind_counts: Vec<Option<[u32; 3]>>,
+    /// As much of those that stood on the stack, by where they lie in the image.
+    slot_kind_counts: BTreeMap<(*const u8, usize), [u32; 3]>,
     /// Bytecode whose caches were left out, whole.
     restored: Vec<u8>,
     /// Where each piece of it ends.
@@ -252,6 +256,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             bytecodes: Vec::new(),
             tables: Default::default(),
             kind_counts: Vec::new(),
+            slot_kind_counts: BTreeMap::new(),
             restored: Vec::new(),
             restored_ends: Vec::new(),
             n_objects: 0,

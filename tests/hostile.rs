@@ -529,6 +529,74 @@ fn sixty_doublings_are_keys() {
 }
 
 #[test]
+fn what_many_code_objects_share_is_looked_through_once() {
+    for field in ["co_code", "co_consts", "co_names", "co_localspluskinds", "co_filename"] {
+        everything(&sharing_code_objects(field), Python::LATEST);
+    }
+    for field in ["co_name", "co_qualname", "co_linetable", "co_exceptiontable"] {
+        everything(&sharing_code_objects(field), Python::LATEST);
+    }
+    let file = sharing_code_objects("co_code");
+    let Ok(Input::Source(source)) = Input::read(&file, None) else { panic!("it is a .pyc") };
+    for layout in [Layout::Draft, Layout::Compact] {
+        let refused = rehydrate::dehydrate(&source, LazyOptions { layout, ..LazyOptions::default() });
+        let refused = refused.expect_err("bytecode is stored for each code object");
+        assert!(matches!(refused.kind(), ErrorKind::BudgetExceeded { what: "dehydrating", .. }), "{refused}");
+    }
+}
+
+/// A .pyc of 3.13 whose module has 5,000 code objects with the same objects in them, of which one field's is of half a megabyte.
+fn sharing_code_objects(field: &str) -> Vec<u8> {
+    let len = |of: &str| if field == of { 500_000 } else { 1 };
+    let u32s = |numbers: &[usize]| numbers.iter().flat_map(|n| (*n as u32).to_le_bytes()).collect::<Vec<u8>>();
+    let sized = |code: u8, bytes: &[u8]| [&[code], &*u32s(&[bytes.len()]), bytes].concat();
+    let tuple = |items: &[Vec<u8>]| [b"(", &*u32s(&[items.len()]), &items.concat()].concat();
+    let names = |n: usize| tuple(&(0..n).map(|n| sized(b'A', format!("name_{n}").as_bytes())).collect::<Vec<_>>());
+    let n_variables = len("co_localspluskinds") / 20;
+    let [nop, return_value] = [30, 36];
+    let before_line = [
+        sized(b's', &[[nop, 0].repeat(len("co_code") / 2), vec![return_value, 0]].concat()),
+        tuple(&vec![b"N".to_vec(); len("co_consts")]),
+        names(len("co_names") / 20),
+        names(n_variables),
+        sized(b's', &vec![0x20; n_variables]),
+        sized(b'a', &b"f".repeat(len("co_filename"))),
+        sized(b'a', &b"n".repeat(len("co_name"))),
+        sized(b'A', &b"q".repeat(len("co_qualname"))),
+    ];
+    let behind_line = [
+        sized(b's', &[0x80, 0].repeat(len("co_linetable"))),
+        sized(b's', &[0x80, 1, 2, 0].repeat(len("co_exceptiontable") / 4)),
+    ];
+    let code = |numbers: &[usize], before: &[Vec<u8>], line: usize, behind: &[Vec<u8>]| {
+        [b"c", &*u32s(numbers), &before.concat(), &u32s(&[line]), &behind.concat()].concat()
+    };
+    let n_shared = before_line.len() + behind_line.len();
+    let references: Vec<_> = (0..n_shared).map(|index| [b"r", &*u32s(&[index])].concat()).collect();
+    let (before, behind) = references.split_at(before_line.len());
+    // The first code object has them, the others refer to them.
+    let flag = |mut value: Vec<u8>| {
+        value[0] |= 0x80;
+        value
+    };
+    let mut codes = vec![code(&[0, 0, 0, 1, 3], &before_line.map(flag), 1, &behind_line.map(flag))];
+    codes.extend((2..=5_000).map(|line| code(&[0, 0, 0, 1, 3], before, line, behind)));
+    let [empty, no_bytes, text] = [tuple(&[]), sized(b's', b""), sized(b'a', b"<module>")];
+    let of_module = [
+        sized(b's', &[return_value, 0]),
+        tuple(&codes),
+        empty.clone(),
+        empty,
+        no_bytes.clone(),
+        text.clone(),
+        text.clone(),
+        text,
+    ];
+    let module = code(&[0, 0, 0, 1, 0], &of_module, 1, &[no_bytes.clone(), no_bytes]);
+    [&3571_u16.to_le_bytes()[..], b"\r\n", &[0; 12], &module].concat()
+}
+
+#[test]
 fn a_hundred_thousand_levels_can_be_run_and_shown_but_not_marshalled() {
     let levels = "BUILD_TUPLE 1\n".repeat(100_000);
     for holder in ["", "LOAD_INT 1\nBUILD_SET 2"] {

@@ -14,6 +14,7 @@
 //! `slicehash` in `sliceobject.c`, `frozendict_hash` in `dictobject.c`, `code_hash` and `intern_constants` in `codeobject.c`.
 
 use pyo3::ffi::{self, PyObject};
+use rehydrate::heap::Code;
 use rehydrate::python::Field;
 use rehydrate::{Heap, Image, Object};
 
@@ -37,6 +38,10 @@ pub(crate) const TOO_OFTEN: &str = "a key, a set item or a constant holds others
 /// Why a stream is refused for which [`Effort::allows_items`] says no.
 pub(crate) const TOO_MANY: &str =
     "frozensets of tuples that stand here once hold more items than a stream of this size may make";
+
+/// Why a stream is refused whose code objects hold more bytecode than there are steps, a byte each.
+pub(crate) const TOO_MUCH: &str =
+    "code objects that share bytecode hold more copies of it than a stream of this size may make";
 
 /// The steps that are left.
 pub(crate) struct Effort(u64);
@@ -167,8 +172,8 @@ impl Effort {
         true
     }
 
-    /// Whether `marshal` may make all of a heap.
-    pub(crate) fn allows_all(&mut self, heap: &Heap<'_>) -> bool {
+    /// Why `marshal` must not make all of a heap, if there is a reason.
+    pub(crate) fn allow_all(&mut self, heap: &Heap<'_>) -> Result<(), &'static str> {
         // By object: steps to hash it, and to intern what is in it. What has a hash holds what stands before it.
         let (mut hashes, mut interned) = (vec![0u64; heap.len()], vec![0u64; heap.len()]);
         let sum = |id, of: &[u64], step| {
@@ -181,10 +186,7 @@ impl Effort {
                 Object::Tuple(_) | Object::FrozenSet(_) | Object::FrozenDict(_) | Object::Slice(_) => {
                     sum(id, &hashes, 1)
                 }
-                Object::Code(code) => match heap[heap.code(code).object(Field::Code)] {
-                    Object::Bytes(bytes) => sum(id, &hashes, 1).saturating_add(bytes.len() as u64 / 2),
-                    _ => unreachable!("the verifier says that it is bytes"),
-                },
+                Object::Code(code) => sum(id, &hashes, 1).saturating_add(bytecode_len(heap, heap.code(code)) / 2),
                 Object::Str(text) => text.raw().0.len() as u64 / FOR_STEP,
                 Object::Bytes(bytes) => bytes.len() as u64 / FOR_STEP,
                 Object::Long(long) => heap.long(long).bits() / 30,
@@ -196,13 +198,25 @@ impl Effort {
                 _ => 0,
             };
         }
-        heap.ids().all(|id| match heap[id] {
-            Object::Set(_) => self.take(sum(id, &hashes, 1)),
-            Object::FrozenSet(_) => self.allows_items(heap.children(id).count()) && self.take(sum(id, &hashes, 1)),
-            Object::Dict(_) => self.take(sum(id, &hashes, 2)),
-            Object::Code(code) => self.take(interned[heap.code(code).object(Field::Consts).index()]),
-            _ => true,
+        heap.ids().try_for_each(|id| {
+            let (is_allowed, why) = match heap[id] {
+                Object::Set(_) => (self.take(sum(id, &hashes, 1)), TOO_OFTEN),
+                Object::FrozenSet(_) if !self.allows_items(heap.children(id).count()) => (false, TOO_MANY),
+                Object::FrozenSet(_) => (self.take(sum(id, &hashes, 1)), TOO_OFTEN),
+                Object::Dict(_) => (self.take(sum(id, &hashes, 2)), TOO_OFTEN),
+                Object::Code(code) if !self.take(bytecode_len(heap, heap.code(code))) => (false, TOO_MUCH),
+                Object::Code(code) => (self.take(interned[heap.code(code).object(Field::Consts).index()]), TOO_OFTEN),
+                _ => (true, ""),
+            };
+            if is_allowed { Ok(()) } else { Err(why) }
         })
+    }
+}
+
+fn bytecode_len(heap: &Heap<'_>, code: &Code) -> u64 {
+    match heap[code.object(Field::Code)] {
+        Object::Bytes(bytes) => bytes.len() as u64,
+        _ => unreachable!("the verifier says that it is bytes"),
     }
 }
 

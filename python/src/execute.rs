@@ -19,7 +19,7 @@ use rehydrate::python::{Field, Python as Version};
 use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
 use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
-use crate::effort::{Effort, TOO_MANY, TOO_OFTEN};
+use crate::effort::{Effort, TOO_MANY, TOO_MUCH, TOO_OFTEN};
 use crate::heap::make_room;
 use crate::layout::{AsciiStr, CodeObject, PYTHON};
 use crate::make::{CodeFields, Heads};
@@ -371,6 +371,7 @@ fn through_marshal<'py>(
     let table = of.map(|(bundle, _)| bundle.table()).transpose().map_err(refused)?;
     let verified = verify::verify_with(image.clone(), table.as_ref()).map_err(refused)?;
     let (heap, root) = vm::run(&verified);
+    Effort::of(image).allow_all(&heap).map_err(PyValueError::new_err)?;
     for code in heap.codes() {
         // `marshal` looks at none of this.
         let bytes = |field| match heap[code.object(field)] {
@@ -380,9 +381,6 @@ fn through_marshal<'py>(
         check_sound(heap.python(), bytes(Field::Code))
             .and_then(|()| check_kinds(bytes(Field::LocalsPlusKinds)))
             .map_err(PyValueError::new_err)?;
-    }
-    if !Effort::of(image).allows_all(&heap) {
-        return Err(PyValueError::new_err(TOO_OFTEN));
     }
     let dump = rehydrate::marshal::write(&heap, root).map_err(refused)?;
     let result = py.import("marshal")?.call_method1("loads", (PyBytes::new(py, &dump),))?;
@@ -1148,6 +1146,10 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     #[inline(always)]
     fn code(&mut self, code: &Checked<CodeStep<'_, *mut PyObject>>) -> Outcome<*mut PyObject> {
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
+        let is_copy = matches!(bytecode.origin, TableOrigin::Earlier(_) | TableOrigin::Object(_));
+        if is_copy && !self.effort.take(bytecode.bytes.len() as u64) {
+            return Err(refuse(TOO_MUCH));
+        }
         if !(DIRECT && code.is_interned && bytecode.is_quickened && is_small(code)) {
             // A copy: the original would have to stand in memory for it, on the fast path, too.
             let (Ok(operands), Ok(tables)) = (<[_; 6]>::try_from(code.operands), <[_; 4]>::try_from(code.tables))

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dis
 import doctest
 import gc
 import inspect
@@ -493,6 +494,21 @@ class Effort(unittest.TestCase):
                 codes = self.build(*lines, f"BUILD_LIST {n_codes}")
                 variables = [len(code.co_varnames) for code in codes]
                 self.assertEqual(variables, [n_variables] * n_codes)
+
+    def test_bytecode_that_many_code_objects_share_takes_memory_in_each(self):
+        bytecode = bytes([dis.opmap["NOP"], 0] * 5_000 + [dis.opmap["RETURN_VALUE"], 0]).hex()
+        numbers = "co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize=1 co_flags=3 co_firstlineno=1"
+        lines = ["BUILD_TUPLE 0", "MAKE_IDENTIFIERS 'f'"]
+        for n in range(2000):
+            lines += ["MAKE_FULL_CODE 0 0 0 1 1 1", f".numbers {numbers}"]
+            lines += [f".co_code {'table 0' if n else f'quickened numbered {bytecode}'}", ".co_localspluskinds empty"]
+            lines += [".co_linetable empty", ".co_exceptiontable empty"]
+        few = lines[: 2 + 300 * 6]
+        for path in self.PATHS:
+            with self.on(path):
+                self.assertEqual(len(self.build(*few, "BUILD_LIST 300")), 300)
+                with self.assertRaisesRegex(ValueError, "share bytecode hold more copies of it than a stream of this size"):
+                    self.build(*lines, "BUILD_LIST 2000")
 
     def test_many_locals_and_cells(self):
         """The constructor compares each local variable with each cell, so that marshal is asked where these are many."""

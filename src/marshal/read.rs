@@ -10,6 +10,8 @@
 //!
 //! Source: CPython `Python/marshal.c`, `r_object`, of each version.
 
+use std::collections::BTreeMap;
+
 use indexmap::IndexMap;
 use num_bigint::{BigInt, Sign};
 
@@ -104,6 +106,7 @@ pub fn read(input: &[u8], python: Python) -> Result<Dump<'_>> {
         has_fixed: [false; N_FIXED],
         cut_short: false,
         hashable: Vec::new(),
+        looked_through: BTreeMap::new(),
     };
     let root = reader.run()?;
     let (len, trailing) = (reader.at(), reader.rest);
@@ -170,7 +173,13 @@ struct Reader<'a> {
     cut_short: bool,
     /// By object: already found to be hashable. Empty until the first compound key.
     hashable: Vec<bool>,
+    /// What was found of long values of which many code objects may have the same: whether a tuple is of str alone, and how
+    /// many kinds of variables are those of local ones.
+    looked_through: BTreeMap<ObjectId, usize>,
 }
+
+/// Shorter values are looked through for each code object that has them.
+const LONG: usize = 256;
 
 impl<'a> Reader<'a> {
     fn at(&self) -> usize {
@@ -634,40 +643,57 @@ impl<'a> Reader<'a> {
     }
 
     /// What the code constructor checks: types, then numbers.
-    fn check_code(&self, id: CodeId) -> Result<()> {
-        let code = self.heap.code(id);
-        let fits = |field: &Field| {
-            let held = code.object(*field);
-            match (field.kind(), &self.heap[held]) {
-                (FieldKind::Bytes, Object::Bytes(_)) | (FieldKind::Str, Object::Str(_)) => true,
-                (FieldKind::Tuple, Object::Tuple(_)) => !self.is_unfinished(held),
-                (FieldKind::Names, Object::Tuple(items)) => {
-                    let is_str = |id: &ObjectId| matches!(self.heap[*id], Object::Str(_));
-                    !self.is_unfinished(held) && self.heap.items(*items).iter().all(is_str)
-                }
-                _ => false,
-            }
-        };
+    fn check_code(&mut self, id: CodeId) -> Result<()> {
+        let layout = self.layout;
         let at = self.frames.last().map_or(0, |frame| frame.at);
-        if !self.layout.tables.iter().all(fits) || !self.layout.operands.iter().all(fits) {
-            let field = self.layout.fields.iter().find(|field| !field.is_number() && !fits(field));
+        if !layout.tables.iter().chain(&layout.operands).all(|field| self.fits(id, *field)) {
+            let field = layout.fields.iter().find(|field| !field.is_number() && !self.fits(id, **field));
             let field = *field.expect("tables and operands are all that is no number");
-            return Err(self.error(self.wrong_type(field, code.object(field)), at));
+            return Err(self.error(self.wrong_type(field, self.heap.code(id).object(field)), at));
         }
+        let kinds = self.heap.code(id).object(Field::LocalsPlusKinds);
+        let n_locals = match self.heap[kinds] {
+            Object::Bytes(bytes) => Some(self.looked_through(kinds, bytes.len(), |_| count_kinds(bytes)[0] as usize)),
+            _ => None,
+        };
+        let code = self.heap.code(id);
         let len = |field| match self.heap[code.object(field)] {
             Object::Bytes(bytes) => bytes.len(),
             Object::Tuple(items) => items.len(),
             _ => 0,
         };
-        let n_variables = match self.heap[code.object(Field::LocalsPlusKinds)] {
-            Object::Bytes(kinds) => count_kinds(kinds)[0] as usize,
-            _ => len(Field::VarNames),
-        };
+        let n_variables = n_locals.unwrap_or_else(|| len(Field::VarNames));
         let (python, number) = (self.heap.python(), |field| code.number(field));
         if let Some(why) = python.refuses_code(number, len).or_else(|| python.refuses_arguments(number, n_variables)) {
             return Err(self.error(ErrorKind::BadCode(why), at));
         }
         Ok(())
+    }
+
+    /// Whether a code object can have what it holds as its `field`.
+    #[inline]
+    fn fits(&mut self, id: CodeId, field: Field) -> bool {
+        let held = self.heap.code(id).object(field);
+        match (field.kind(), self.heap[held]) {
+            (FieldKind::Bytes, Object::Bytes(_)) | (FieldKind::Str, Object::Str(_)) => true,
+            (FieldKind::Tuple, Object::Tuple(_)) => !self.is_unfinished(held),
+            (FieldKind::Names, Object::Tuple(items)) => {
+                let is_str = |heap: &Heap<'_>, id: &ObjectId| matches!(heap[*id], Object::Str(_));
+                let are_str = |heap: &Heap<'_>| usize::from(heap.items(items).iter().all(|id| is_str(heap, id)));
+                !self.is_unfinished(held) && self.looked_through(held, items.len(), are_str) != 0
+            }
+            _ => false,
+        }
+    }
+
+    /// What `look` finds of a value of some length.
+    #[inline]
+    fn looked_through(&mut self, id: ObjectId, len: usize, look: impl FnOnce(&Heap<'a>) -> usize) -> usize {
+        if len < LONG {
+            return look(&self.heap);
+        }
+        let heap = &self.heap;
+        *self.looked_through.entry(id).or_insert_with(|| look(heap))
     }
 
     /// Says that a code object cannot have `held` as its `field`.

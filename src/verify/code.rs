@@ -116,21 +116,29 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             numbers,
             operands: &operands.objects,
             tables: &tables,
-            derived: [n_locals, n_cells, n_free, python.first_traceable(bytes).unwrap_or_default()],
+            derived: [n_locals, n_cells, n_free, self.first_traceable(bytes)],
             is_interned,
         });
         Ok((self.executor.code(&step)?, code_value(consts)))
     }
 
+    /// The first instruction that is traced, for who executes: bytecode that many code objects share is copied into each by
+    /// them, who may refuse to, but is not looked through for each here.
+    #[inline(always)]
+    fn first_traceable(&self, bytecode: &[u8]) -> u32 {
+        if E::ONLY_VERIFIES { 0 } else { self.python().first_traceable(bytecode).unwrap_or_default() }
+    }
+
     /// How many variables of each kind there are. Most tables of kinds stand there again and again.
     #[inline(always)]
-    fn count_kinds(&mut self, kinds: &TableStep<'_, E::Object>) -> [u32; 3] {
+    fn count_kinds(&mut self, kinds: &TableStep<'v, E::Object>) -> [u32; 3] {
         match kinds.origin {
             TableOrigin::Earlier(number) => match self.kind_counts.get(number) {
                 Some(Some(counts)) => *counts,
                 _ => self.count_kinds_of(number, kinds.bytes),
             },
-            _ => count_kinds(kinds.bytes),
+            TableOrigin::Object(_) => self.count_kinds_in(kinds.bytes),
+            TableOrigin::Once | TableOrigin::Numbered => count_kinds(kinds.bytes),
         }
     }
 
@@ -140,6 +148,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             self.kind_counts.resize(number + 1, None);
         }
         *self.kind_counts[number].insert(count_kinds(kinds))
+    }
+
+    /// Of bytes on the stack, which are the image's: where they lie says which they are.
+    #[cold]
+    fn count_kinds_in(&mut self, kinds: &'v [u8]) -> [u32; 3] {
+        *self.slot_kind_counts.entry((kinds.as_ptr(), kinds.len())).or_insert_with(|| count_kinds(kinds))
     }
 
     /// MAKE_CODE.
@@ -241,7 +255,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
         let nothing = TableStep { bytes: &[], origin: TableOrigin::Once, is_quickened: false };
         let (mut tables, mut bytecode) = ([nothing; MAX_TABLES], Bytecode::Plain(&[]));
-        let mut kinds: &[u8] = &[];
+        let mut counts = [0; 3];
         for (&field, table) in layout.tables.iter().zip(&mut tables) {
             let number = self.data.count()?;
             if field == Field::Code {
@@ -249,11 +263,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 (bytecode, table.origin) = self.bytecode(instruction.op, stands)?;
                 continue;
             }
-            *table = self.table(instruction.op, Section::of_table(field), Table::of(number, false))?;
-            lens[field as usize] = table.bytes.len();
+            let found = self.table(instruction.op, Section::of_table(field), Table::of(number, false))?;
+            lens[field as usize] = found.bytes.len();
             if field == Field::LocalsPlusKinds {
-                kinds = table.bytes;
+                counts = self.count_kinds(&found);
             }
+            *table = found;
         }
         // Of all versions the first table.
         tables[0].bytes = match bytecode {
@@ -261,7 +276,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Bytecode::Restored(start, end) => &self.restored[start..end],
         };
         lens[Field::Code as usize] = tables[0].bytes.len();
-        let [n_locals, n_cells, n_free] = count_kinds(kinds);
+        let [n_locals, n_cells, n_free] = counts;
         let number = |field: Field| numbers[field as usize];
         let refused = python.refuses_code(number, |field| lens[field as usize]);
         let n_all_locals = lens[Field::VarNames as usize] + n_locals as usize;
@@ -279,7 +294,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             },
             operands: objects,
             tables: &tables[..layout.tables.len()],
-            derived: [n_locals, n_cells, n_free, python.first_traceable(tables[0].bytes).unwrap_or_default()],
+            derived: [n_locals, n_cells, n_free, self.first_traceable(tables[0].bytes)],
             is_interned: not_interned == 0,
         });
         Ok((self.executor.code(&step)?, code_value(consts)))
