@@ -1,7 +1,7 @@
 //! What the import hook does most: finds a module in a folder, and takes its code object from the .pyinit.
 //!
-//! Both functions do what the methods of importlib do whose place they take, and leave everything rare to them: whatever is
-//! not a source with a current initializer, and every derived class. A method that is not written in Python has no frame, so that a traceback
+//! Both functions do what the methods of importlib do whose place they take, and leave everything rare to them: what importlib
+//! has no loader for, whatever is not a source with a current initializer, and every derived class. A method that is not written in Python has no frame, so that a traceback
 //! shows what it shows without the hook.
 //!
 //! Source: `FileFinder.find_spec` and `SourceLoader.get_code` of CPython `Lib/importlib/_bootstrap_external.py`.
@@ -108,6 +108,8 @@ pub(crate) struct Hook {
     /// Of these classes themselves, and of none that is derived from them, the methods are ours.
     loader: Py<PyAny>,
     finder: Py<PyAny>,
+    /// Importlib's loaders of what is not a source: extension modules, and a .pyc alone.
+    other_loaders: [Py<PyAny>; 2],
     /// How the loader reads: [`READS`], as they were.
     reads: [Py<PyAny>; READS.len()],
     /// `rehydrate._hook`.
@@ -152,6 +154,10 @@ impl Hook {
             reads: [filename?.unbind(), stats?.unbind(), data?.unbind()],
             loader: loader.unbind(),
             finder: external.getattr("FileFinder")?.unbind(),
+            other_loaders: [
+                external.getattr("ExtensionFileLoader")?.unbind(),
+                external.getattr("SourcelessFileLoader")?.unbind(),
+            ],
             own: own.clone().unbind(),
             bundle_loader: own.getattr("BundleLoader")?.unbind(),
             verbose,
@@ -220,10 +226,9 @@ pub(crate) fn find_spec<'py>(
 }
 
 enum Found<'py> {
-    /// A source.
     Spec(Bound<'py, PyAny>),
     Nothing,
-    /// An extension, a .pyc without its source, a part of a namespace package, a name we do not take.
+    /// What has a loader that is not importlib's, a part of a namespace package, a name we do not take.
     Other,
 }
 
@@ -279,7 +284,7 @@ fn is_file(path: &str) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
-/// What `spec_from_file_location` makes; of a source alone.
+/// What `spec_from_file_location` makes, if the loader is one of importlib's.
 fn spec<'py>(
     hook: &Hook,
     fullname: &Bound<'py, PyString>,
@@ -288,7 +293,7 @@ fn spec<'py>(
     package: Option<&str>,
 ) -> PyResult<Found<'py>> {
     let py = fullname.py();
-    if !class.is(hook.loader.bind(py)) {
+    if ![&hook.loader, &hook.other_loaders[0], &hook.other_loaders[1]].iter().any(|own| class.is(own)) {
         return Ok(Found::Other);
     }
     let location = PyString::new(py, path);

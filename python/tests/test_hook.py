@@ -474,8 +474,14 @@ except ImportError as error:
         suffix = self.python("-c", "import _imp; print(_imp.extension_suffixes()[0])").stdout.strip()
         self.write(f"extension{suffix}", "not really one")
         self.write("extension.py")
+        self.write(f"part/__init__{suffix}", "nor is this")
         script = """
 import bare, module
+from importlib.util import find_spec
+for name in ["bare", "extension", "module", "part"]:
+    spec = find_spec(name)
+    print(spec.name, spec.origin, spec.cached, spec.has_location, spec.parent, spec.submodule_search_locations)
+    print(type(spec.loader), vars(spec.loader), sorted(vars(spec)))
 print(bare.VALUE, bare.__file__, bare.__loader__.__class__, module.VALUE)
 try:
     import extension
