@@ -3,7 +3,8 @@
 //! What it hashes, compares and interns it walks into wherever it stands: of `()`, put twice into a tuple, and that twice into another
 //! one, and so on sixty times, it would visit 2**60 tuples. So before it is given such work, that is counted in the same way, and only
 //! so far. A hash that some versions keep is counted like one that none does. What takes memory each time is counted, too: a set that is
-//! made of a tuple which is made once, and the tuples that the constructor makes of the variables of a code object.
+//! made of a tuple which is made once, the tuples that the constructor makes of the variables of a code object, and the copies of
+//! bytecode that many code objects share.
 //!
 //! Invariant: what stands in one place only, below a few sets at most, is within the bounds: it takes a byte of the stream at least,
 //! and [`FOR_BYTE`] steps are [`FOR_ITEM`] and many visits.
@@ -11,7 +12,7 @@
 //! How often keys of one hash are compared is not counted: a program that has such keys waits as long for any dict or set of them.
 //!
 //! Sources: CPython 3.11 to 3.15 `tuple_hash` and `tuplerichcompare` in `Objects/tupleobject.c`, `set_issubset` in `setobject.c`,
-//! `slicehash` in `sliceobject.c`, `frozendict_hash` in `dictobject.c`, `code_hash` and `intern_constants` in `codeobject.c`.
+//! `slicehash` in `sliceobject.c`, `frozendict_hash` in `dictobject.c`, `code_hash`, `intern_strings` and `intern_constants` in `codeobject.c`.
 
 use pyo3::ffi::{self, PyObject};
 use rehydrate::heap::Code;
@@ -33,7 +34,7 @@ const FOR_ITEM: u64 = 16;
 const FOR_STEP: u64 = 64;
 
 /// Why a stream is refused for which it is not enough.
-pub(crate) const TOO_OFTEN: &str = "a key, a set item or a constant holds others in so many places that CPython, which visits each, would not come to an end";
+pub(crate) const TOO_OFTEN: &str = "a key, a set item, a constant or a name stands in so many places that CPython, which visits each, would not come to an end";
 
 /// Why a stream is refused for which [`Effort::allows_items`] says no.
 pub(crate) const TOO_MANY: &str =
@@ -205,7 +206,14 @@ impl Effort {
                 Object::FrozenSet(_) => (self.take(sum(id, &hashes, 1)), TOO_OFTEN),
                 Object::Dict(_) => (self.take(sum(id, &hashes, 2)), TOO_OFTEN),
                 Object::Code(code) if !self.take(bytecode_len(heap, heap.code(code))) => (false, TOO_MUCH),
-                Object::Code(code) => (self.take(interned[heap.code(code).object(Field::Consts).index()]), TOO_OFTEN),
+                Object::Code(code) => {
+                    let field = |field| heap.code(code).object(field);
+                    let n_names =
+                        [Field::Names, Field::LocalsPlusNames].map(|names| heap.children(field(names)).count());
+                    let n_steps =
+                        interned[field(Field::Consts).index()].saturating_add(n_names.iter().sum::<usize>() as u64);
+                    (self.take(n_steps), TOO_OFTEN)
+                }
                 _ => (true, ""),
             };
             if is_allowed { Ok(()) } else { Err(why) }

@@ -861,8 +861,13 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             return Ok(ptr::null_mut());
         }
         let (parts, [kinds_object, line_table, exception_table]) = (operands(code), tables);
-        // SAFETY: the GIL is held, and it is a tuple.
-        if !unsafe { self.effort.allows_constants(parts.consts) } {
+        // SAFETY: the GIL is held, and these are tuples.
+        let is_allowed = unsafe {
+            // It interns each name.
+            let n_names = ffi::PyTuple_GET_SIZE(parts.names) + ffi::PyTuple_GET_SIZE(parts.variables);
+            self.effort.take(n_names.unsigned_abs() as u64) && self.effort.allows_constants(parts.consts)
+        };
+        if !is_allowed {
             return Err(refuse(TOO_OFTEN));
         }
         let [n_locals, n_cells, n_free, _] = code.derived;

@@ -510,6 +510,22 @@ class Effort(unittest.TestCase):
                 with self.assertRaisesRegex(ValueError, "share bytecode hold more copies of it than a stream of this size"):
                     self.build(*lines, "BUILD_LIST 2000")
 
+    def test_names_that_many_code_objects_share_are_interned_for_each(self):
+        n_names, n_codes = 20_000, 2000
+        # More than the direct path takes, which interns nothing.
+        numbers = f"co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize={1 << 24} co_flags=3 co_firstlineno=1"
+        lines = ["MAKE_NAMES " + " ".join(f"'n{n}'" for n in range(n_names)), f"BUILD_TUPLE {n_names}"]
+        lines += ["BUILD_TUPLE 0", "MAKE_STRING 'f'"]
+        slots = [f"LOAD_FAST {slot}" for slot in (0, 1, 1, 2, 2, 2)]
+        code = [*slots, "MAKE_CODE", f".numbers {numbers}", f".co_code {(lambda: None).__code__.co_code.hex()}"]
+        code += [".co_localspluskinds empty", ".co_linetable empty", ".co_exceptiontable empty"]
+        for path in self.PATHS:
+            with self.on(path):
+                codes = self.build(*lines, *code * 100, "BUILD_LIST 100")
+                self.assertEqual([len(code.co_names) for code in codes], [n_names] * 100)
+                with self.assertRaisesRegex(ValueError, self.WHY):
+                    self.build(*lines, *code * n_codes, f"BUILD_LIST {n_codes}")
+
     def test_many_locals_and_cells(self):
         """The constructor compares each local variable with each cell, so that marshal is asked where these are many."""
         n = 3000
