@@ -1,6 +1,7 @@
 //! Shows a marshal dump as it stands in the file: a row for each object, with its offset, type byte and index.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -121,15 +122,15 @@ impl Summaries {
                 format!("{} bytes {}...", bytes.len(), literal::bytes(&bytes[..MAX_VALUE / 4]))
             }
             _ => {
-                if !self.long.contains_key(&id) {
-                    match literal::scalar(heap, id) {
+                let (begin, len) = match self.long.entry(id) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => match literal::scalar(heap, id) {
                         Some(value) if value.len() <= MAX_VALUE => return value,
                         // Literals are ASCII.
-                        Some(value) => _ = self.long.insert(id, (value[..MAX_VALUE].to_owned(), value.len())),
+                        Some(value) => entry.insert((value[..MAX_VALUE].to_owned(), value.len())),
                         None => return plural(n, "item"),
-                    }
-                }
-                let (begin, len) = &self.long[&id];
+                    },
+                };
                 format!("{begin}... {len} characters")
             }
         }
