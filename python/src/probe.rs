@@ -7,6 +7,7 @@
 use std::ffi::{CStr, c_int, c_long, c_void};
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -18,6 +19,10 @@ use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple, VERSION, bytes_of};
 use crate::make::{CodeFields, Heads};
 use crate::offsets;
 use crate::readable::Readable;
+
+/// So many tuples of a process are not counted for the collector, which has nothing to find in them: those of what a program
+/// imports as it starts, and keeps. If it frees them, garbage waits for as many allocations more, once.
+const UNCOUNTED: usize = 100_000;
 
 /// What was found out.
 pub(crate) struct Probed {
@@ -33,6 +38,8 @@ pub(crate) struct Probed {
     watchers: *const u8,
     /// Where the interpreter counts what the collector may have to look at.
     collectable: Vec<*mut c_int>,
+    /// So many more tuples are not counted.
+    uncounted: AtomicUsize,
     pub(crate) readable: Readable,
     pub(crate) intern: Intern,
 }
@@ -151,6 +158,7 @@ impl Probed {
             next_version: ptr::null_mut(),
             watchers: ptr::null(),
             collectable: Vec::new(),
+            uncounted: AtomicUsize::new(UNCOUNTED),
             readable: Readable::new(python),
             intern: Intern::find(),
         };
@@ -185,9 +193,13 @@ impl Probed {
         Ok(probed)
     }
 
-    /// Has the interpreter count tuples that were made without it. It counts each that is freed, and would never collect.
+    /// Has the interpreter count tuples that were made without it, all but the first ones: see [`UNCOUNTED`]. It counts each that is
+    /// freed, and would never collect.
     pub(crate) fn count_tuples(&self, n: usize) {
-        let n = c_int::try_from(n).unwrap_or(c_int::MAX);
+        // The GIL is held.
+        let uncounted = self.uncounted.load(Ordering::Relaxed);
+        self.uncounted.store(uncounted.saturating_sub(n), Ordering::Relaxed);
+        let n = c_int::try_from(n.saturating_sub(uncounted)).unwrap_or(c_int::MAX);
         for place in &self.collectable {
             // SAFETY: the GIL is held; it lies in the state of the interpreter, which outlives the module.
             unsafe { **place = (**place).saturating_add(n) };
