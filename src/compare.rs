@@ -28,14 +28,14 @@ pub fn difference(
 ) -> Option<String> {
     let mut comparison = Comparison { a, b, sameness, forward: vec![None; a.len()], backward: vec![None; b.len()] };
     let mut steps = vec![Step { parent: 0, place: 0, a: a_root, b: b_root }];
-    // For values without identity: the pairs that are compared already.
+    // The pairs that are compared already: a long text may stand at many places.
     let mut seen = IndexSet::<_, foldhash::fast::RandomState>::default();
     let mut next = 0;
     while let Some(&Step { a: x, b: y, .. }) = steps.get(next) {
-        if let Err(why) = comparison.pair(x, y) {
-            return Some(format!("{}: {why}", path(a, &steps, next)));
-        }
-        if a[x].is_compound() && seen.insert((x, y)) {
+        if seen.insert((x, y)) {
+            if let Err(why) = comparison.pair(x, y) {
+                return Some(format!("{}: {why}", path(a, &steps, next)));
+            }
             let pairs = (0..).zip(a.children(x).zip(b.children(y)));
             steps.extend(pairs.map(|(place, (a, b))| Step { parent: next, place, a, b }));
         }
@@ -62,22 +62,16 @@ struct Comparison<'h> {
 
 impl Comparison<'_> {
     fn pair(&mut self, x: ObjectId, y: ObjectId) -> Result<(), String> {
-        // These two were compared: a long text may stand at many places.
-        if self.forward[x.index()] == Some(y) || self.backward[y.index()] == Some(x) {
-            return Ok(());
-        }
         self.values(x, y)?;
-        let forward = *self.forward[x.index()].get_or_insert(y);
-        let backward = *self.backward[y.index()].get_or_insert(x);
         if self.a.is_process_wide(x) && self.b.is_process_wide(y) {
             return Ok(());
         }
         let what = self.a[x].type_name();
         let has_identity = self.a[x].has_identity();
-        if forward != y && (has_identity || self.sameness != Sameness::Value) {
+        if *self.forward[x.index()].get_or_insert(y) != y && (has_identity || self.sameness != Sameness::Value) {
             return Err(format!("one shared {what} became two"));
         }
-        if backward != x && (has_identity || self.sameness == Sameness::Identity) {
+        if *self.backward[y.index()].get_or_insert(x) != x && (has_identity || self.sameness == Sameness::Identity) {
             return Err(format!("two {what} became one"));
         }
         Ok(())

@@ -196,7 +196,7 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         };
         for (number, id) in (0..).zip(&writer.codes) {
             writer.code_numbers[id.index()] = number;
-            writer.bytecode_uses[tables(graph, *id).next().expect("bytecode is the first table").1.index()] += 1;
+            writer.bytecode_uses[bytecode(graph, *id).index()] += 1;
         }
         writer
     }
@@ -229,7 +229,7 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         let (graph, budget) = (self.graph, budget(dump_len));
         let record_len = |id: &NodeId| {
             let n_items = graph.operands(*id).iter().map(|held| graph.operands(*held).len()).sum::<usize>();
-            n_items + self.bytecode(tables(graph, *id).next().expect("bytecode is the first table").1).len()
+            n_items + self.bytes(bytecode(graph, *id)).len()
         };
         let left = self.codes.iter().try_fold(budget, |left, id| left.checked_sub(record_len(id)));
         match left {
@@ -238,10 +238,11 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         }
     }
 
-    fn bytecode(&self, id: NodeId) -> &'a [u8] {
-        match *self.graph.object(id) {
+    /// What a table of a code object holds.
+    fn bytes(&self, table: NodeId) -> &'a [u8] {
+        match *self.graph.object(table) {
             Object::Bytes(bytes) => bytes,
-            _ => unreachable!("bytecode is bytes"),
+            _ => unreachable!("tables are bytes"),
         }
     }
 
@@ -469,7 +470,7 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
             {
                 continue;
             }
-            let Object::Bytes(bytes) = *graph.object(table) else { unreachable!("tables are bytes") };
+            let bytes = self.bytes(table);
             let is_alone = graph.uses(table) + graph.table_uses(table) == 1;
             record.tables[field as usize] = if is_alone && self.options.layout == Layout::Compact {
                 TableRef::Inline(bytes)
@@ -521,7 +522,7 @@ impl<'g, 'h, 'a> Writer<'g, 'h, 'a> {
         record: &mut Record<'_>,
         made: &mut Vec<u8>,
     ) -> bool {
-        let original = self.bytecode(id);
+        let original = self.bytes(id);
         let n_uses = self.bytecode_uses[id.index()];
         if self.graph.uses(id) + self.graph.table_uses(id) != n_uses {
             return false;
@@ -658,7 +659,12 @@ fn fields<'g>(graph: &'g Graph<'_, '_>, id: NodeId) -> impl Iterator<Item = (Fie
     })
 }
 
-/// The tables of a code object, bytecode first.
+/// The bytecode of a code object: of all versions the first table.
+fn bytecode(graph: &Graph<'_, '_>, id: NodeId) -> NodeId {
+    graph.tables(id)[0]
+}
+
+/// The tables of a code object.
 fn tables<'g>(graph: &'g Graph<'_, '_>, id: NodeId) -> impl Iterator<Item = (Field, NodeId)> + use<'g> {
     graph.heap.python().layout().tables.iter().copied().zip(graph.tables(id).iter().copied())
 }

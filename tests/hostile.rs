@@ -530,11 +530,9 @@ fn sixty_doublings_are_keys() {
 
 #[test]
 fn what_many_code_objects_share_is_looked_through_once() {
-    for field in ["co_code", "co_consts", "co_names", "co_localspluskinds", "co_filename"] {
-        everything(&sharing_code_objects(field), Python::LATEST);
-    }
-    for field in ["co_name", "co_qualname", "co_linetable", "co_exceptiontable"] {
-        everything(&sharing_code_objects(field), Python::LATEST);
+    let of_code = "code consts names localspluskinds filename name qualname linetable exceptiontable";
+    for field in of_code.split(' ') {
+        everything(&sharing_code_objects(&format!("co_{field}")), Python::LATEST);
     }
     let file = sharing_code_objects("co_code");
     let Ok(Input::Source(source)) = Input::read(&file, None) else { panic!("it is a .pyc") };

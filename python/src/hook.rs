@@ -293,7 +293,7 @@ fn spec<'py>(
     package: Option<&str>,
 ) -> PyResult<Found<'py>> {
     let py = fullname.py();
-    if ![&hook.loader, &hook.other_loaders[0], &hook.other_loaders[1]].iter().any(|own| class.is(own)) {
+    if !class.is(&hook.loader) && !hook.other_loaders.iter().any(|loader| class.is(loader)) {
         return Ok(Found::Other);
     }
     let location = PyString::new(py, path);

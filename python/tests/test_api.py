@@ -477,18 +477,20 @@ class Effort(unittest.TestCase):
                 with self.assertRaisesRegex(ValueError, "in so many places|more items than a stream of this size may make"):
                     self.build(*items, *again * 1000, "BUILD_LIST 1000")
 
+    def constructed(self, slots, kinds):
+        """A code object that the direct path does not make, as its stack is larger; of values in slots."""
+        numbers = f"co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize={1 << 24} co_flags=3 co_firstlineno=1"
+        lines = [*(f"LOAD_FAST {slot}" for slot in slots), "MAKE_CODE", f".numbers {numbers}"]
+        lines += [f".co_code {(lambda: None).__code__.co_code.hex()}", f".co_localspluskinds {kinds}"]
+        return [*lines, ".co_linetable empty", ".co_exceptiontable empty"]
+
     def test_variables_that_many_code_objects_share(self):
         """The constructor makes tuples of them for each, so that marshal, which does not, is asked where these are many."""
         n_variables, n_codes = 1000, 1000
-        # More than the direct path takes.
-        numbers = f"co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize={1 << 24} co_flags=3 co_firstlineno=1"
         lines = ["MAKE_NAMES " + " ".join(f"'v{n}'" for n in range(n_variables)), f"BUILD_TUPLE {n_variables}"]
         lines += ["BUILD_TUPLE 0", "MAKE_STRING 'f'"]
-        slots = [f"LOAD_FAST {slot}" for slot in (1, 1, 0, 2, 2, 2)]
         for n in range(n_codes):
-            kinds = "table 0" if n else "20" * n_variables
-            lines += [*slots, "MAKE_CODE", f".numbers {numbers}", f".co_code {(lambda: None).__code__.co_code.hex()}"]
-            lines += [f".co_localspluskinds {kinds}", ".co_linetable empty", ".co_exceptiontable empty"]
+            lines += self.constructed([1, 1, 0, 2, 2, 2], "table 0" if n else "20" * n_variables)
         for path in self.PATHS:
             with self.on(path):
                 codes = self.build(*lines, f"BUILD_LIST {n_codes}")
@@ -512,13 +514,9 @@ class Effort(unittest.TestCase):
 
     def test_names_that_many_code_objects_share_are_interned_for_each(self):
         n_names, n_codes = 20_000, 2000
-        # More than the direct path takes, which interns nothing.
-        numbers = f"co_argcount=0 co_posonlyargcount=0 co_kwonlyargcount=0 co_stacksize={1 << 24} co_flags=3 co_firstlineno=1"
         lines = ["MAKE_NAMES " + " ".join(f"'n{n}'" for n in range(n_names)), f"BUILD_TUPLE {n_names}"]
         lines += ["BUILD_TUPLE 0", "MAKE_STRING 'f'"]
-        slots = [f"LOAD_FAST {slot}" for slot in (0, 1, 1, 2, 2, 2)]
-        code = [*slots, "MAKE_CODE", f".numbers {numbers}", f".co_code {(lambda: None).__code__.co_code.hex()}"]
-        code += [".co_localspluskinds empty", ".co_linetable empty", ".co_exceptiontable empty"]
+        code = self.constructed([0, 1, 1, 2, 2, 2], "empty")
         for path in self.PATHS:
             with self.on(path):
                 codes = self.build(*lines, *code * 100, "BUILD_LIST 100")
