@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | `PYB.` |
-//! | 1 | version of the bundle: 1 |
+//! | 1 | version of the bundle: 2 |
 //! | 1 | version of the tables of common names and constants: [`crate::common::VERSION`] |
 //! | 2 | Python's magic number |
 //! | 4 | flags: 1, sources are not looked at; 2 and 4, the level of optimization |
@@ -14,7 +14,7 @@
 //! | 4 | length of the table's initializer |
 //! | 4 × slots | the index: 0, or a module and 1. A name is looked for from [`common::name_hash`] of it on, modulo the number of slots (a power of two, more than there are modules), up to a 0 |
 //! | 8 × folders | offset and length of a path in the texts |
-//! | 56 × modules | see [`Module`], in the order of their names: offset and length of the name in the texts; its hash; flags (1, a package); folder; offset and length of the path in the texts; offset and length of the initializer from the file's start; 4 bytes of 0; 16 bytes, the header of the .pyc |
+//! | 56 × modules | see [`Module`], in the order of their names: offset and length of the name in the texts; its hash; kind (0, a source; 1, that of a package; 2, an extension module); folder; offset and length of the path in the texts; offset and length of the initializer from the file's start; 4 bytes of 0; 16 bytes, the header of the .pyc. An extension module has neither header nor initializer: a length of 0, and zeros |
 //! | | the texts, UTF-8 without zero bytes |
 //! | | the table's initializer, then those of the modules, each a container of [`crate::image`] |
 //!
@@ -32,7 +32,7 @@ use crate::verify::{CommonTable, Verified, verify_table, verify_with};
 pub const MAGIC: [u8; 4] = *b"PYB.";
 
 /// The version of the bundle that is written and read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 pub(crate) const HEAD_LEN: usize = 44;
 pub(crate) const FOLDER_LEN: usize = 8;
@@ -44,8 +44,21 @@ pub(crate) const UNCHECKED: u32 = 1;
 pub(crate) const LEVEL_SHIFT: u32 = 1;
 const FLAGS: u32 = 0b111;
 
-/// Flag of a module: it is a package.
-pub(crate) const PACKAGE: u32 = 1;
+/// What a module of a bundle is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModuleKind {
+    /// A source, whose code the bundle holds.
+    Source,
+    /// The same, the `__init__.py` of a package.
+    Package,
+    /// An extension module: the bundle knows where it lies, and no more.
+    Extension,
+}
+
+impl ModuleKind {
+    /// By the number that stands for each in an entry.
+    const ALL: [Self; 3] = [Self::Source, Self::Package, Self::Extension];
+}
 
 /// A bundle that was opened.
 #[derive(Debug, Clone, Copy)]
@@ -68,16 +81,16 @@ pub struct Bundle<'a> {
 pub struct Module<'a> {
     /// The name by which it is imported.
     pub name: &'a str,
-    /// Whether it is a package.
-    pub is_package: bool,
-    /// The folder below which its source lies, as it would stand on `sys.path`: absolute, or relative to the folder of the
+    /// What it is.
+    pub kind: ModuleKind,
+    /// The folder below which its file lies, as it would stand on `sys.path`: absolute, or relative to the folder of the
     /// bundle.
     pub folder: &'a str,
-    /// The path of its source from there, with slashes.
+    /// The path of its file from there, with slashes: of the source, or of the extension module.
     pub path: &'a str,
-    /// The header of its .pyc.
+    /// The header of its .pyc; of an extension module zeros.
     pub header: [u8; 16],
-    /// Its initializer, as [`Image::decode`] takes it.
+    /// Its initializer, as [`Image::decode`] takes it; nothing of an extension module.
     pub image: &'a [u8],
     /// Where that stands in the file.
     pub at: usize,
@@ -194,11 +207,11 @@ impl<'a> Bundle<'a> {
 
     fn module(&self, number: usize) -> Result<Module<'a>> {
         let at = self.entry(number);
-        let [name, name_len, _, flags, folder, path, path_len, image, image_len, zero] =
+        let [name, name_len, _, kind, folder, path, path_len, image, image_len, zero] =
             [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|field| self.word(at + 4 * field));
-        if flags & !PACKAGE != 0 || zero != 0 {
-            return Err(bad("a module of the bundle has unknown flags", at + 12));
-        }
+        let Some(kind) = ModuleKind::ALL.get(kind as usize).copied().filter(|_| zero == 0) else {
+            return Err(bad("a module of the bundle is of an unknown kind", at + 12));
+        };
         if folder as usize >= self.n_folders {
             return Err(bad("a module of the bundle lies in a folder that is not there", at + 16));
         }
@@ -208,9 +221,12 @@ impl<'a> Bundle<'a> {
         let Some(image) = self.file.get(start..).filter(|_| is_inside).and_then(|rest| rest.get(..len)) else {
             return Err(bad("the initializer of a module lies outside of the bundle", at + 28));
         };
+        if kind == ModuleKind::Extension && !image.is_empty() {
+            return Err(bad("an extension module of the bundle has an initializer", at + 32));
+        }
         Ok(Module {
             name: self.text(name, name_len, at)?,
-            is_package: flags & PACKAGE != 0,
+            kind,
             folder: self.text(self.word(of_folder), self.word(of_folder + 4), of_folder)?,
             path: self.text(path, path_len, at + 20)?,
             header: self.file[at + 40..at + MODULE_LEN].try_into().expect("16 bytes were taken"),
@@ -278,8 +294,11 @@ impl<'a> Bundle<'a> {
     /// The initializer of a module.
     ///
     /// # Errors
-    /// As [`Image::decode`], and if it is of another Python than the bundle.
+    /// As [`Image::decode`], and if it is of another Python than the bundle, or there is none, of an extension module.
     pub fn module_image(&self, module: &Module<'a>) -> Result<Image<'a>> {
+        if module.kind == ModuleKind::Extension {
+            return Err(bad("an extension module has no initializer in the bundle", module.at));
+        }
         self.image(module.image, module.at)
     }
 
@@ -292,7 +311,8 @@ impl<'a> Bundle<'a> {
             let path = if error.path().is_empty() { String::new() } else { format!(" > {}", error.path()) };
             error.inside(format!("module {}{path}", module.name))
         };
+        let image = self.module_image(module)?;
         Header::exact(&module.header).map_err(|error| inside(Error::new(error.kind().clone())))?;
-        verify_with(self.module_image(module)?, Some(table)).map_err(inside)
+        verify_with(image, Some(table)).map_err(inside)
     }
 }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::bundle::{HEAD_LEN, LEVEL_SHIFT, MAGIC, PACKAGE, UNCHECKED, VERSION};
+use crate::bundle::{HEAD_LEN, LEVEL_SHIFT, MAGIC, MODULE_LEN, ModuleKind, UNCHECKED, VERSION};
 use crate::common::{self, CommonConst};
 use crate::compile::filename;
 use crate::emit::{Dialect, End, emit};
@@ -50,6 +50,17 @@ pub struct Part<'a> {
     pub root: ObjectId,
 }
 
+/// An extension module, of which a bundle says where it lies.
+#[derive(Debug, Clone)]
+pub struct Extension {
+    /// The name by which it is imported.
+    pub name: String,
+    /// The number of the folder below which it lies.
+    pub folder: usize,
+    /// Its path from there, with slashes.
+    pub path: String,
+}
+
 /// What holds for all modules of a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BundleOptions {
@@ -82,14 +93,19 @@ pub struct Bundled {
 
 const DIALECT: Dialect = Dialect { profile: Profile::Load, strips_caches: false, end: End::Return };
 
-/// Makes a bundle of modules, whose sources lie below `folders`.
+/// Makes a bundle of modules and extension modules, which lie below `folders`.
 ///
 /// # Errors
-/// Two modules of one name, of different Pythons, or none; what is no code object, or has no header of 16 bytes; as
-/// [`lower_heap`] and [`emit`], with the module's name.
-pub fn bundle(mut parts: Vec<Part<'_>>, folders: &[String], options: BundleOptions) -> Result<Bundled> {
+/// Two modules of one name, of different Pythons, or none that has code; what is no code object, or has no header of 16
+/// bytes; as [`lower_heap`] and [`emit`], with the module's name.
+pub fn bundle(
+    mut parts: Vec<Part<'_>>,
+    extensions: &[Extension],
+    folders: &[String],
+    options: BundleOptions,
+) -> Result<Bundled> {
     parts.sort_by(|a, b| a.name.cmp(&b.name));
-    check(&parts, folders, options)?;
+    check(&parts, extensions, folders, options)?;
     let orders = parts
         .par_iter()
         .map(|part| order(&part.heap, part.root).map_err(|error| of(part, error)))
@@ -105,22 +121,29 @@ pub fn bundle(mut parts: Vec<Part<'_>>, folders: &[String], options: BundleOptio
         compile(part, order, &common).map_err(|error| of(part, error))
     });
     let images = images.collect::<Result<Vec<Vec<u8>>>>()?;
-    let file = encode(&parts, folders, options, magic, &table, &encoded, &images)?;
+    let entries = entries(&parts, &images, extensions)?;
+    let file = encode(&entries, folders, options, magic, &table, &encoded)?;
     Ok(Bundled { file, n_names: table.names.len(), n_consts: table.consts.len(), table_len: encoded.len() })
 }
 
 #[cold]
 fn of(part: &Part<'_>, error: Error) -> Error {
-    let path = if error.path().is_empty() { String::new() } else { format!(" > {}", error.path()) };
-    error.inside(format!("module {}{path}", part.name))
+    of_module(&part.name, error)
 }
 
-fn check(parts: &[Part<'_>], folders: &[String], options: BundleOptions) -> Result<()> {
+#[cold]
+fn of_module(name: &str, error: Error) -> Error {
+    let path = if error.path().is_empty() { String::new() } else { format!(" > {}", error.path()) };
+    error.inside(format!("module {name}{path}"))
+}
+
+fn check(parts: &[Part<'_>], extensions: &[Extension], folders: &[String], options: BundleOptions) -> Result<()> {
     let refuse = |part: &Part<'_>, why| Err(of(part, ErrorKind::BadContainer(why).into()));
     let Some(first) = parts.first() else {
         return Err(ErrorKind::BadContainer("a bundle of no modules").into());
     };
-    assert!(options.level <= 2 && parts.iter().all(|part| part.folder < folders.len()), "the caller numbers them");
+    let mut numbers = parts.iter().map(|part| part.folder).chain(extensions.iter().map(|extension| extension.folder));
+    assert!(options.level <= 2 && numbers.all(|number| number < folders.len()), "the caller numbers them");
     // All of them become one heap.
     if parts.iter().map(|part| part.heap.len() + part.heap.n_items()).sum::<usize>() > MAX_OPARG as usize {
         return Err(ErrorKind::TooLarge.into());
@@ -129,9 +152,6 @@ fn check(parts: &[Part<'_>], folders: &[String], options: BundleOptions) -> Resu
         return Err(ErrorKind::BadContainer("the path of a folder holds a zero byte").into());
     }
     for part in parts {
-        if part.name.contains('\0') || part.path.contains('\0') {
-            return refuse(part, "its name or path holds a zero byte");
-        }
         if part.header.magic() != first.header.magic() {
             return refuse(part, "the modules of a bundle are of one Python, and this one is of another");
         }
@@ -142,9 +162,46 @@ fn check(parts: &[Part<'_>], folders: &[String], options: BundleOptions) -> Resu
             return refuse(part, "it is no code object");
         }
     }
-    match parts.windows(2).find(|pair| pair[0].name == pair[1].name) {
+    Ok(())
+}
+
+/// What is said of a module in the index.
+struct Entry<'p> {
+    name: &'p str,
+    kind: ModuleKind,
+    folder: usize,
+    path: &'p str,
+    header: &'p [u8],
+    image: &'p [u8],
+}
+
+/// The entries of all modules, in the order of their names.
+fn entries<'p>(parts: &'p [Part<'_>], images: &'p [Vec<u8>], extensions: &'p [Extension]) -> Result<Vec<Entry<'p>>> {
+    let parts = parts.iter().zip(images).map(|(part, image)| Entry {
+        name: &part.name,
+        kind: if part.is_package { ModuleKind::Package } else { ModuleKind::Source },
+        folder: part.folder,
+        path: &part.path,
+        header: part.header.bytes(),
+        image,
+    });
+    let extensions = extensions.iter().map(|extension| Entry {
+        name: &extension.name,
+        kind: ModuleKind::Extension,
+        folder: extension.folder,
+        path: &extension.path,
+        header: &[0; 16],
+        image: &[],
+    });
+    let mut entries: Vec<_> = parts.chain(extensions).collect();
+    entries.sort_by_key(|entry| entry.name);
+    let refuse = |entry: &Entry<'_>, why| Err(of_module(entry.name, ErrorKind::BadContainer(why).into()));
+    if let Some(entry) = entries.iter().find(|entry| entry.name.contains('\0') || entry.path.contains('\0')) {
+        return refuse(entry, "its name or path holds a zero byte");
+    }
+    match entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
         Some(pair) => refuse(&pair[0], "two modules have this name"),
-        None => Ok(()),
+        None => Ok(entries),
     }
 }
 
@@ -326,13 +383,12 @@ fn compile(part: &Part<'_>, order: &Order, common: &dyn Fn(ObjectId) -> Option<I
 
 /// The bytes of the bundle: see `bundle.rs`.
 fn encode(
-    parts: &[Part<'_>],
+    entries: &[Entry<'_>],
     folders: &[String],
     options: BundleOptions,
     magic: u16,
     table: &Table,
     encoded: &[u8],
-    images: &[Vec<u8>],
 ) -> Result<Vec<u8>> {
     let mut texts = Vec::new();
     let mut text = |text: &str| {
@@ -340,11 +396,11 @@ fn encode(
         [texts.len() - text.len(), text.len()]
     };
     let folders: Vec<_> = folders.iter().map(|folder| text(folder)).collect();
-    let named: Vec<_> = parts.iter().map(|part| (text(&part.name), text(&part.path))).collect();
-    let n_slots = (2 * parts.len()).next_power_of_two();
+    let named: Vec<_> = entries.iter().map(|entry| (text(entry.name), text(entry.path))).collect();
+    let n_slots = (2 * entries.len()).next_power_of_two();
     let mut slots = vec![0; n_slots];
-    for (number, part) in parts.iter().enumerate() {
-        let mut at = common::name_hash(part.name.as_bytes()) as usize & (n_slots - 1);
+    for (number, entry) in entries.iter().enumerate() {
+        let mut at = common::name_hash(entry.name.as_bytes()) as usize & (n_slots - 1);
         while slots[at] != 0 {
             at = (at + 1) & (n_slots - 1);
         }
@@ -352,7 +408,7 @@ fn encode(
     }
     let mut file = Vec::new();
     let flags = if options.unchecked { UNCHECKED } else { 0 } | u32::from(options.level) << LEVEL_SHIFT;
-    let counts = [n_slots, folders.len(), parts.len(), table.names.len(), table.consts.len()];
+    let counts = [n_slots, folders.len(), entries.len(), table.names.len(), table.consts.len()];
     file.extend_from_slice(&MAGIC);
     file.extend_from_slice(&[VERSION, common::VERSION]);
     file.extend_from_slice(&magic.to_le_bytes());
@@ -362,20 +418,19 @@ fn encode(
     debug_assert_eq!(file.len(), HEAD_LEN);
     put(&mut file, &slots)?;
     put(&mut file, folders.as_flattened())?;
-    let mut at = file.len() + crate::bundle::MODULE_LEN * parts.len() + texts.len() + encoded.len();
-    for ((part, (name, path)), image) in parts.iter().zip(&named).zip(images) {
-        let hash = common::name_hash(part.name.as_bytes()) as usize;
-        let flags = if part.is_package { PACKAGE as usize } else { 0 };
+    let mut at = file.len() + MODULE_LEN * entries.len() + texts.len() + encoded.len();
+    for (entry, (name, path)) in entries.iter().zip(&named) {
+        let hash = common::name_hash(entry.name.as_bytes()) as usize;
         put(&mut file, name)?;
-        put(&mut file, &[hash, flags, part.folder])?;
+        put(&mut file, &[hash, entry.kind as usize, entry.folder])?;
         put(&mut file, path)?;
-        put(&mut file, &[at, image.len(), 0])?;
-        file.extend_from_slice(part.header.bytes());
-        at += image.len();
+        put(&mut file, &[at, entry.image.len(), 0])?;
+        file.extend_from_slice(entry.header);
+        at += entry.image.len();
     }
     file.extend_from_slice(&texts);
     file.extend_from_slice(encoded);
-    images.iter().for_each(|image| file.extend_from_slice(image));
+    entries.iter().for_each(|entry| file.extend_from_slice(entry.image));
     let len = u32::try_from(file.len()).map_err(|_| ErrorKind::TooLarge)?;
     file[12..16].copy_from_slice(&len.to_le_bytes());
     Ok(file)

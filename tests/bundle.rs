@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use common::{Example, examples};
 use rayon::prelude::*;
-use rehydrate::bundle::Bundle;
-use rehydrate::bundler::{BundleOptions, Bundled, Part, bundle};
+use rehydrate::bundle::{Bundle, ModuleKind};
+use rehydrate::bundler::{BundleOptions, Bundled, Extension, Part, bundle};
 use rehydrate::isa::Op;
 use rehydrate::verify::verify_with;
 use rehydrate::{Input, Python, Sameness, Source, Verified, difference, disassemble, run, verify};
@@ -45,7 +45,7 @@ fn part(example: &Example) -> Part<'_> {
 
 fn bundled(examples: &[Example]) -> Bundled {
     let folders = ["/where/they/are".to_owned()];
-    bundle(examples.iter().map(part).collect(), &folders, BundleOptions::default()).expect("they can be bundled")
+    bundle(examples.iter().map(part).collect(), &[], &folders, BundleOptions::default()).expect("they can be bundled")
 }
 
 /// The versions with the .pyc header that bundles have.
@@ -140,7 +140,7 @@ fn an_image_of_a_bundle_is_refused_without_its_table() {
 fn modules_that_make_no_bundle_are_refused() {
     let said = |parts: Vec<Part<'_>>| {
         let folders = ["".to_owned()];
-        bundle(parts, &folders, BundleOptions::default()).unwrap_err().to_string()
+        bundle(parts, &[], &folders, BundleOptions::default()).unwrap_err().to_string()
     };
     let (latest, older) = (modules(Python::LATEST), modules(Python::new(13).expect("a version")));
     assert_eq!(said(Vec::new()), "a bundle of no modules");
@@ -151,8 +151,36 @@ fn modules_that_make_no_bundle_are_refused() {
     let zero = said(vec![Part { path: "a\0.py".to_owned(), ..part(&latest[0]) }]);
     assert!(zero.starts_with("its name or path holds a zero byte"), "{zero}");
     let folders = ["a\0b".to_owned()];
-    let zero = bundle(vec![part(&latest[0])], &folders, BundleOptions::default()).unwrap_err().to_string();
+    let zero = bundle(vec![part(&latest[0])], &[], &folders, BundleOptions::default()).unwrap_err().to_string();
     assert_eq!(zero, "the path of a folder holds a zero byte");
+}
+
+#[test]
+fn extension_modules_are_found_where_they_lie() {
+    let modules = modules(Python::LATEST);
+    let extension = |name: &str, path: &str| Extension { name: name.to_owned(), folder: 1, path: path.to_owned() };
+    let extensions = [extension("zlib", "zlib.so"), extension("a.fast", "a/fast.abi3.so")];
+    let folders = ["/where/they/are".to_owned(), "lib".to_owned()];
+    let make = |extensions: &[Extension]| {
+        bundle(modules.iter().map(part).collect(), extensions, &folders, BundleOptions::default())
+    };
+    let file = make(&extensions).expect("they can be bundled").file;
+    let bundle = Bundle::open(&file).expect("it was just written");
+    assert_eq!(bundle.modules().count(), modules.len() + 2);
+    let found = bundle.find("a.fast").expect("the index is whole").expect("it is there");
+    assert_eq!((found.kind, found.folder, found.path), (ModuleKind::Extension, "lib", "a/fast.abi3.so"));
+    assert!(found.image.is_empty());
+    let said = bundle.module_image(&found).unwrap_err().to_string();
+    assert!(said.starts_with("an extension module has no initializer in the bundle"), "{said}");
+    // What the modules share does not depend on them.
+    let alone = bundled(&modules).file;
+    let alone = Bundle::open(&alone).expect("it was just written");
+    for module in &modules {
+        let [with, without] = [bundle, alone].map(|bundle| bundle.find(&name(module)).expect("whole").expect("there"));
+        assert_eq!((with.kind, with.image), (ModuleKind::Source, without.image));
+    }
+    let twice = make(&[extension(&name(&modules[0]), "other.so")]).unwrap_err().to_string();
+    assert!(twice.starts_with("two modules have this name (in module "), "{twice}");
 }
 
 #[test]
@@ -176,6 +204,9 @@ fn read_all(file: &[u8]) -> rehydrate::Result<()> {
     let table = bundle.table()?;
     for module in bundle.modules() {
         let module = module?;
+        if module.kind == ModuleKind::Extension {
+            continue;
+        }
         let verified = bundle.verified(&module, &table)?;
         run(&verified);
         disassemble(&verified, &[]).rows().for_each(drop);
@@ -187,7 +218,10 @@ fn read_all(file: &[u8]) -> rehydrate::Result<()> {
 #[test]
 fn what_is_damaged_is_read_or_refused() {
     let modules = modules(Python::LATEST);
-    let file = bundled(&modules[..4]).file;
+    let extensions = [Extension { name: "fast".to_owned(), folder: 0, path: "fast.so".to_owned() }];
+    let folders = ["/where/they/are".to_owned()];
+    let parts = modules[..4].iter().map(part).collect();
+    let file = bundle(parts, &extensions, &folders, BundleOptions::default()).expect("they can be bundled").file;
     let index = file.windows(4).position(|bytes| bytes == b"PYI.").expect("the table stands behind the index");
     read_all(&file).expect("it is whole");
     let cut: Vec<usize> = (0..index).chain((index..file.len()).step_by(97)).collect();

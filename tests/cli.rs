@@ -766,23 +766,33 @@ fn a_bundle_is_made_shown_listed_and_verified() {
     desk.put("app/greeting.py", b"");
     desk.put("app/pair.py", b"");
     desk.put("app/lone.py", b"");
+    desk.put("app/fast.abi3.so", b"");
     let several = desk.run("bundle app -o app.pybundle").exits(2);
     several.complains("error: there are .pyc of cpython-313, cpython-315: say which with --python\n");
     let made = desk.run("bundle app -o app.pybundle --python 3.13").exits(1).text();
     assert_eq!(made, "");
     let shown = desk.run("show app.pybundle").exits(0).complains("").text();
     assert!(
-        shown.starts_with("; app.pybundle: bundle of Python 3.13, level of optimization 0, checked: 2 modules;"),
+        shown.starts_with("; app.pybundle: bundle of Python 3.13, level of optimization 0, checked: 3 modules;"),
         "{shown}"
     );
     assert!(shown.ends_with("pair.py in app\n"), "{shown}");
-    desk.run("show app.pybundle --format json").exits(0).shows("\"modules\":[{\"name\":\"greeting\"");
+    assert!(shown.contains("\nfast      extension         0  fast.abi3.so in app\n"), "{shown}");
+    desk.run("show app.pybundle --format json")
+        .exits(0)
+        .shows("\"modules\":[{\"name\":\"fast\",\"package\":false,\"extension\":true,");
     desk.run("disasm app.pybundle --module pair").exits(0).shows("LOAD_MANY_NAMES");
     desk.run("disasm app.pybundle").exits(0).shows("BUILD_TUPLE_NEAR");
     desk.run("disasm app.pybundle --module other").exits(1);
+    desk.run("disasm app.pybundle --module fast")
+        .exits(1)
+        .warns("app.pybundle: an extension module has no initializer in the bundle");
     desk.run("verify app.pybundle").exits(0).shows("app.pybundle: ok");
     desk.run("decompile app.pybundle").exits(1);
     desk.run("bundle app/lone.py -o lone.pybundle").exits(2);
+    desk.run("bundle app/fast.abi3.so -o lone.pybundle")
+        .exits(2)
+        .complains("error: no source of a module is in app/fast.abi3.so\n");
     desk.run("bundle app/lone.py -o lone.pybundle --python 3.12").exits(1).warns("none of the modules can be bundled");
     desk.run("bundle app/__pycache__ -o lone.pybundle")
         .exits(2)

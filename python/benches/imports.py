@@ -79,6 +79,8 @@ import json, sys
 figures = dict(wall=end[0] - start[0], cpu=end[1] - start[1])
 specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
 figures["sources"] = sorted({{spec.origin for spec in specs if getattr(spec, "cached", None) is not None}})
+located = {{spec.origin for spec in specs if getattr(spec, "has_location", False)}}
+figures["extensions"] = sorted(located.difference(figures["sources"]))
 try:
     with open("/proc/self/status") as status:
         for line in status:
@@ -121,7 +123,8 @@ class Imports:
     def bundle(self):
         """Adds the way of a bundle that holds what the plain one imports."""
         bundle = self.cache / "app.pybundle"
-        self.child(BUNDLE, "bundle", *self.run("plain")["sources"], "-o", bundle)
+        imported = self.run("plain")
+        self.child(BUNDLE, "bundle", *imported["sources"], *imported["extensions"], "-o", bundle)
         self.ways["bundle"] = f"import rehydrate; rehydrate.install(bundles=[{str(bundle)!r}])"
 
     def measure(self, rounds):

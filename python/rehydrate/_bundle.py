@@ -38,7 +38,7 @@ def bundle(
     paths: list[str], output: str, *, unchecked: bool = False, level: int = 0, shared_by: int | None = None, quiet: int = 0
 ) -> bool:
     """Writes a bundle of the modules that paths name, if there are any; says whether all of them are in it."""
-    folders, modules, unreadable = _native.find_modules(paths, output)
+    folders, modules, extensions, unreadable = _native.find_modules(paths, output)
     n_missing = 0
 
     def miss(why: str) -> None:
@@ -57,14 +57,14 @@ def bundle(
         except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
             # The compiler says of what nests too deep that there is no memory, or too much recursion.
             miss(f"*** Error compiling {source!r}...\n{type(error).__name__}: {error}")
-    made, refused = _native.make_bundle(parts, folders, unchecked=unchecked, level=level, shared_by=shared_by)
+    made, refused = _native.make_bundle(parts, extensions, folders, unchecked=unchecked, level=level, shared_by=shared_by)
     for name, why in refused:
         miss(f"*** Error compiling {sources[name]!r}...\n{why}")
     if made is None:
         return False
     _compile._write(output, made, 0o666)
     if not quiet:
-        n = len(parts) - len(refused)
+        n = len(parts) - len(refused) + len(extensions)
         print(f"{n} {'module' if n == 1 else 'modules'} -> {output} ({len(made)} bytes)", file=sys.stderr)
     return n_missing == 0
 
@@ -75,9 +75,10 @@ Put the modules of packages and folders into one file, from which Python imports
     python -m rehydrate bundle app -o app.pybundle
     python -c 'import rehydrate; rehydrate.install(bundles=["app.pybundle"]); import app'
 
-A PATH is a package (a folder with an __init__.py), a folder of modules and packages, or a .py. The code of a module is that of
-its .pyc, if it is current; else the source is compiled, and no .pyc is written. Folders that lie beside the bundle or below
-are found from there, so that both can be moved; others keep their path.
+A PATH is a package (a folder with an __init__.py), a folder of modules and packages, a .py or an extension module. The code
+of a module is that of its .pyc, if it is current; else the source is compiled, and no .pyc is written. Of extension modules
+the bundle says where they lie. Folders that lie beside the bundle or below are found from there, so that both can be moved;
+others keep their path.
 """
 
 
@@ -90,7 +91,7 @@ def main(arguments: list[str]) -> int:
         epilog="Exit status: 0 if all modules are in the bundle, 1 if some are not, 2 for wrong usage, or if it cannot be made.",
     )
     add = parser.add_argument
-    add("paths", metavar="PATH", nargs="+", help="package, folder of modules, or .py")
+    add("paths", metavar="PATH", nargs="+", help="package, folder of modules, .py or extension module")
     add("-o", "--output", metavar="FILE", required=True, help="write here")
     add("--unchecked", action="store_true", help="take the modules without a look at their sources, which may be missing")
     add("--level", type=int, choices=[0, 1, 2], default=0, help="optimize as with -O (1) or -OO (2)")

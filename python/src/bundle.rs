@@ -17,15 +17,15 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyCode, PyList, PyString};
-use rehydrate::bundle::{self, Module};
-use rehydrate::bundler::{BundleOptions, Part};
+use rehydrate::bundle::{self, Module, ModuleKind};
+use rehydrate::bundler::{BundleOptions, Extension, Part};
 use rehydrate::cli::modules::{FoundModules, normalized};
 use rehydrate::{Input, Source};
 
 use crate::cache::Header;
 use crate::convert::{map, own_magic, refused, strip};
 use crate::execute::{BundleValues, build_table, execute_bundled, refuses_bundles};
-use crate::hook::{Hook, audit_open, is_damage, is_hash_current, spec_of};
+use crate::hook::{Hook, audit_open, is_damage, is_file, is_hash_current, spec_of};
 
 /// A bundle, and the finder of its modules.
 #[pyclass(frozen, module = "rehydrate._native")]
@@ -127,29 +127,35 @@ impl Bundle {
         };
         let (module, is_unchecked) = module;
         let hook = Hook::get(py)?;
-        let source = this.source(&module);
-        let folder = source.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let file = this.file(&module);
+        let (folder, file_name) = file.rsplit_once('/').unwrap_or(("", &file));
+        let is_package = module.kind == ModuleKind::Package;
         if let Some(path) = path
             && !path.is_none()
         {
             // A part of a package that came from elsewhere comes from there too. Where a folder stands before ours,
             // importlib looks there first.
-            let around =
-                if module.is_package { folder.rsplit_once('/').map_or("", |(around, _)| around) } else { folder };
+            let around = if is_package { folder.rsplit_once('/').map_or("", |(around, _)| around) } else { folder };
             if !begins_with(path, around)? {
                 return Ok(None);
             }
         }
-        if !is_unchecked && !is_possible(&source, &module) {
+        let is_possible = match module.kind {
+            ModuleKind::Extension => hook.is_extension(file_name) && is_file(&file),
+            _ => is_unchecked || is_possible(&file, &module),
+        };
+        let location = PyString::new(py, &file);
+        if !is_possible || hook.path(&location).is_none() {
             return Ok(None);
         }
-        let location = PyString::new(py, &source);
-        if hook.path(&location).is_none() {
-            return Ok(None);
-        }
-        let loader = hook.bundle_loader.bind(py).call1((fullname, &location))?;
-        loader.setattr(intern!(py, "bundle"), slf)?;
-        spec_of(hook, fullname, loader, &source, location, module.is_package.then_some(folder)).map(Some)
+        let loader = if module.kind == ModuleKind::Extension {
+            hook.extension_loader.bind(py).call1((fullname, &location))?
+        } else {
+            let loader = hook.bundle_loader.bind(py).call1((fullname, &location))?;
+            loader.setattr(intern!(py, "bundle"), slf)?;
+            loader
+        };
+        spec_of(hook, fullname, loader, &file, location, is_package.then_some(folder)).map(Some)
     }
 
     fn __repr__(&self) -> String {
@@ -179,8 +185,8 @@ impl Bundle {
         bundle::Bundle::open(&self.mapped)
     }
 
-    /// Where the source of a module lies.
-    fn source(&self, module: &Module<'_>) -> String {
+    /// Where the file of a module lies.
+    fn file(&self, module: &Module<'_>) -> String {
         match (module.folder.starts_with('/'), module.folder) {
             (true, folder) => format!("{}/{}", folder.trim_end_matches('/'), module.path),
             (false, "") => format!("{}/{}", self.folder, module.path),
@@ -290,37 +296,45 @@ pub(crate) fn get_bundled_code<'py>(
 /// The name of a module, whether it is a package, the number of its folder, its path from there, and its source.
 type FoundModule = (String, bool, usize, String, OsString);
 
-/// Finds the modules that paths name, and the folders below which they lie, as a bundle at `output` holds them; and what could
-/// not be looked into.
+/// The name of an extension module, the number of its folder, and its path from there.
+type FoundExtension = (String, usize, String);
+
+/// Folders, modules with a source and extension modules below them, and what could not be looked into.
+type Found = (Vec<String>, Vec<FoundModule>, Vec<FoundExtension>, Vec<String>);
+
+/// Finds the modules that paths name, and the folders below which they lie, as a bundle at `output` holds them.
 #[pyfunction]
-pub(crate) fn find_modules(
-    paths: Vec<PathBuf>,
-    output: PathBuf,
-) -> PyResult<(Vec<String>, Vec<FoundModule>, Vec<String>)> {
+pub(crate) fn find_modules(paths: Vec<PathBuf>, output: PathBuf) -> PyResult<Found> {
     let found = FoundModules::find(&paths).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let folders = found.folders_for(&output).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let modules = found.modules.into_iter();
-    let modules = modules
-        .map(|module| (module.name, module.is_package, module.folder, module.path, module.source.into_os_string()));
-    Ok((folders, modules.collect(), found.unreadable))
+    let (sources, extensions) = found.apart();
+    let sources = sources.into_iter().map(|module| {
+        let is_package = module.kind == ModuleKind::Package;
+        (module.name.clone(), is_package, module.folder, module.path.clone(), module.source.clone().into_os_string())
+    });
+    let sources = sources.collect();
+    let extensions = extensions.into_iter().map(|Extension { name, folder, path }| (name, folder, path)).collect();
+    Ok((folders, sources, extensions, found.unreadable))
 }
 
 /// The name of a module, and why it is not in the bundle.
 type RefusedModule = (String, String);
 
 /// Makes a bundle of modules: of each its name, whether it is a package, the number of its folder, its path from there, and
-/// the bytes of its .pyc. What is refused is not in it; if that is all, there is no bundle.
+/// the bytes of its .pyc; and of extension modules. What is refused is not in it; if that is all modules, there is no bundle.
 #[pyfunction]
-#[pyo3(signature = (modules, folders, *, unchecked=false, level=0, shared_by=None))]
+#[pyo3(signature = (modules, extensions, folders, *, unchecked=false, level=0, shared_by=None))]
 pub(crate) fn make_bundle<'py>(
     py: Python<'py>,
     modules: Vec<(String, bool, usize, String, Bound<'py, PyBytes>)>,
+    extensions: Vec<FoundExtension>,
     folders: Vec<String>,
     unchecked: bool,
     level: u8,
     shared_by: Option<usize>,
 ) -> PyResult<(Option<Bound<'py, PyBytes>>, Vec<RefusedModule>)> {
-    if level > 2 || modules.iter().any(|module| module.2 >= folders.len()) {
+    let mut numbers = modules.iter().map(|module| module.2).chain(extensions.iter().map(|extension| extension.1));
+    if level > 2 || numbers.any(|number| number >= folders.len()) {
         return Err(PyValueError::new_err("there is no such level of optimization, or no such folder"));
     }
     let (mut parts, mut failures) = (Vec::new(), Vec::new());
@@ -342,7 +356,9 @@ pub(crate) fn make_bundle<'py>(
     if parts.is_empty() {
         return Ok((None, failures));
     }
-    let bundled =
-        rehydrate::bundler::bundle(parts, &folders, BundleOptions { unchecked, level, shared_by }).map_err(refused)?;
+    let extensions: Vec<_> =
+        extensions.into_iter().map(|(name, folder, path)| Extension { name, folder, path }).collect();
+    let options = BundleOptions { unchecked, level, shared_by };
+    let bundled = rehydrate::bundler::bundle(parts, &extensions, &folders, options).map_err(refused)?;
     Ok((Some(PyBytes::new(py, &bundled.file)), failures))
 }

@@ -109,7 +109,10 @@ pub(crate) struct Hook {
     loader: Py<PyAny>,
     finder: Py<PyAny>,
     /// Importlib's loaders of what is not a source: extension modules, and a .pyc alone.
-    other_loaders: [Py<PyAny>; 2],
+    pub(crate) extension_loader: Py<PyAny>,
+    sourceless_loader: Py<PyAny>,
+    /// With which names of extension modules end, the first before the others.
+    extension_suffixes: Vec<String>,
     /// How the loader reads: [`READS`], as they were.
     reads: [Py<PyAny>; READS.len()],
     /// `rehydrate._hook`.
@@ -144,20 +147,20 @@ impl Hook {
         };
         let loader = external.getattr("SourceFileLoader")?;
         let [filename, stats, data] = READS.map(|name| loader.getattr(name));
+        let imp = py.import("_imp")?;
         let encoding: String = sys.call_method0("getfilesystemencoding")?.extract()?;
         Ok(Self {
             sys: sys.dict().unbind(),
-            imp: py.import("_imp")?.unbind(),
+            extension_suffixes: imp.call_method0("extension_suffixes")?.extract()?,
+            imp: imp.unbind(),
             module_spec: bootstrap.getattr("ModuleSpec")?.unbind(),
             base_get_code: own.getattr("base_get_code")?.unbind(),
             base_find_spec: own.getattr("base_find_spec")?.unbind(),
             reads: [filename?.unbind(), stats?.unbind(), data?.unbind()],
             loader: loader.unbind(),
             finder: external.getattr("FileFinder")?.unbind(),
-            other_loaders: [
-                external.getattr("ExtensionFileLoader")?.unbind(),
-                external.getattr("SourcelessFileLoader")?.unbind(),
-            ],
+            extension_loader: external.getattr("ExtensionFileLoader")?.unbind(),
+            sourceless_loader: external.getattr("SourcelessFileLoader")?.unbind(),
             own: own.clone().unbind(),
             bundle_loader: own.getattr("BundleLoader")?.unbind(),
             verbose,
@@ -177,6 +180,12 @@ impl Hook {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a file of this name is an extension module of this interpreter.
+    pub(crate) fn is_extension(&self, file: &str) -> bool {
+        let suffix = file.find('.').map_or("", |dot| &file[dot..]);
+        self.extension_suffixes.iter().any(|own| own == suffix)
     }
 
     /// Calls a function of `rehydrate._hook`, for what is rare.
@@ -280,7 +289,7 @@ fn names<'py>(finder: &Bound<'py, PyAny>, folder: &str) -> PyResult<Bound<'py, P
     Ok(finder.getattr(intern!(py, "_path_cache"))?.cast_into::<PySet>()?)
 }
 
-fn is_file(path: &str) -> bool {
+pub(crate) fn is_file(path: &str) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
@@ -293,7 +302,7 @@ fn spec<'py>(
     package: Option<&str>,
 ) -> PyResult<Found<'py>> {
     let py = fullname.py();
-    if !class.is(&hook.loader) && !hook.other_loaders.iter().any(|loader| class.is(loader)) {
+    if ![&hook.loader, &hook.extension_loader, &hook.sourceless_loader].iter().any(|loader| class.is(loader)) {
         return Ok(Found::Other);
     }
     let location = PyString::new(py, path);

@@ -1,5 +1,6 @@
 """Imports from bundles: they show what imports show without, and what is wrong with a bundle does no harm."""
 
+import importlib.util
 import marshal
 import os
 import random
@@ -8,7 +9,7 @@ import struct
 import sys
 import unittest
 import warnings
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from pathlib import Path
 
 import equality
@@ -225,12 +226,51 @@ class Bundles(Project):
         for name in ["single.so", "app/tools.cpython-313-x86_64-linux-gnu.so", "app/parts/__init__.abi3.so", "space/inner.pyd"]:
             self.write(name)
         self.made()
-        self.assertEqual(_native.Bundle(self.bundle).modules(), ["app", "app.parts.deep"])
+        extensions = ["app.tools", "single", "space.inner"]
+        self.assertEqual(_native.Bundle(self.bundle).modules(), sorted(["app", "app.parts.deep", *extensions]))
         with self.assertRaisesRegex(ValueError, "no source of a module"):
             self.made(self.root / "single.py")
         self.write(f"app/tools{EXTENSION_SUFFIXES[0]}")
         run = self.run_with("try:\n    import app\nexcept ImportError as error:\n    print(error.path)")
         self.assertEqual(run.stdout.splitlines()[0], str(self.root / f"app/tools{EXTENSION_SUFFIXES[0]}"))
+
+    def test_an_extension_module_is_found_as_importlib_finds_it(self):
+        origins = [getattr(importlib.util.find_spec(name), "origin", "") for name in ["_json", "_queue", "_csv", "_ssl"]]
+        origin = next((Path(origin) for origin in origins if origin.endswith(tuple(EXTENSION_SUFFIXES))), None)
+        if origin is None:
+            self.skipTest("this interpreter has its extension modules built in")
+        name = origin.name.partition(".")[0]
+        copy = self.root / "app/parts" / origin.name
+        shutil.copy(origin, copy)
+        shows = f"""
+import app.parts.{name} as module
+spec = module.__spec__
+print(spec.name, spec.origin, spec.cached, spec.has_location, spec.parent, spec.submodule_search_locations)
+print(type(spec.loader).__name__, spec.loader.name, spec.loader.path, module.__file__, hasattr(module, "__cached__"))
+"""
+        plain = self.python("-B", "-c", shows, hook=False)
+        for unchecked in [False, True]:
+            self.made(unchecked=unchecked)
+            run = self.run_with(shows)
+            self.assertEqual(run.stdout.splitlines()[:-1], plain.stdout.splitlines())
+            # It is this finder that finds it.
+            found = _native.Bundle(self.bundle).find_spec(f"app.parts.{name}", [str(copy.parent)])
+            self.assertEqual((found.origin, type(found.loader)), (str(copy), ExtensionFileLoader))
+            self.assertIsNone(_native.Bundle(self.bundle).find_spec(f"app.parts.{name}", ["/elsewhere"]))
+        # What is there no more, or of another interpreter, is not found here.
+        copy.unlink()
+        self.assertIsNone(_native.Bundle(self.bundle).find_spec(f"app.parts.{name}", [str(copy.parent)]))
+        run = self.run_with(f"try:\n    import app.parts.{name}\nexcept ModuleNotFoundError as error:\n    print(error)")
+        self.assertEqual(run.stdout.splitlines()[0], f"No module named 'app.parts.{name}'")
+        other = copy.with_name(f"{name}.cpython-27-x86_64-linux-gnu.so")
+        shutil.copy(origin, other)
+        self.made()
+        self.assertIn(f"app.parts.{name}", _native.Bundle(self.bundle).modules())
+        self.assertIsNone(_native.Bundle(self.bundle).find_spec(f"app.parts.{name}", [str(copy.parent)]))
+        # Which of several it is, importlib knows.
+        shutil.copy(origin, copy)
+        self.made()
+        self.assertNotIn(f"app.parts.{name}", _native.Bundle(self.bundle).modules())
 
     def test_a_package_is_preferred_to_the_source_beside_it(self):
         self.write("both.py", "VALUE = 'source'\n")
@@ -384,7 +424,7 @@ class Bundles(Project):
         code = compile(source.read_text(), str(source), "exec")
         code = code.replace(co_consts=(*code.co_consts, frozenset([one, other])))
         pyc = _bundle.compiled(str(source), 0)[:16] + marshal.dumps(code)
-        made, refused = _native.make_bundle([("single", False, 0, "single.py", pyc), ("bad", False, 0, "bad.py", pyc[:-1])], [str(self.root)])
+        made, refused = _native.make_bundle([("single", False, 0, "single.py", pyc), ("bad", False, 0, "bad.py", pyc[:-1])], [], [str(self.root)])
         self.assertEqual([name for name, why in refused], ["bad"])
         self.bundle.write_bytes(made)
         run = self.run_with("import sys; sys.setrecursionlimit(500); import single; print(single.double(1))")

@@ -10,15 +10,16 @@ use rayon::prelude::*;
 use super::batch::{Failure, complain, progress};
 use super::files::Output;
 use super::modules::{FoundModule, FoundModules};
+use rehydrate::bundle::ModuleKind;
 use rehydrate::bundler::{BundleOptions, Part, bundle};
 use rehydrate::{Initializer, Input, Python, Source, pyc, run, verify};
 
 /// Put many modules into one file, from which Python imports them
 ///
-/// A PATH is a package (a folder with an __init__.py), a folder of modules and packages, or a .py. The code of each module
-/// is taken from its .pyc in __pycache__, or from the .pyinit there; it has to be current (`python -m rehydrate bundle` compiles
-/// what is not). Values that two modules or more
-/// need stand once, in a table that a process builds once. rehydrate.install(bundles=["app.pybundle"]) imports from it.
+/// A PATH is a package (a folder with an __init__.py), a folder of modules and packages, a .py or an extension module. The
+/// code of each module is taken from its .pyc in __pycache__, or from the .pyinit there; it has to be current (`python -m
+/// rehydrate bundle` compiles what is not). Values that two modules or more need stand once, in a table that a process builds
+/// once. Of extension modules the bundle says where they lie. rehydrate.install(bundles=["app.pybundle"]) imports from it.
 ///
 /// Folders that lie beside the bundle or below are found from there, so that both can be moved; others keep their path.
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ Exit status:
      there are any, make a bundle
   2  wrong usage, no sources of modules, or the bundle cannot be written")]
 pub(super) struct Bundle {
-    /// Package, folder of modules, or .py
+    /// Package, folder of modules, .py or extension module
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
 
@@ -71,13 +72,14 @@ impl Bundle {
             None => only_tag(&found)?,
         };
         let level = if self.level == 0 { String::new() } else { format!(".opt-{}", self.level) };
-        let bar = progress(found.modules.len());
+        let (sources, extensions) = found.apart();
+        let bar = progress(sources.len());
         let read = |module: &FoundModule| {
             let code = cached(&module.source, &format!("{tag}{level}"));
             bar.inc(1);
             code
         };
-        let files: Vec<Result<Vec<u8>, String>> = found.modules.par_iter().map(read).collect();
+        let files: Vec<Result<Vec<u8>, String>> = sources.par_iter().copied().map(read).collect();
         bar.finish_and_clear();
         let mut n_failed = found.unreadable.len();
         let mut fail = |module: &FoundModule, why: &str| {
@@ -86,7 +88,7 @@ impl Bundle {
         };
         let mut parts = Vec::new();
         let made: Vec<_> = files.par_iter().map(|file| file.as_ref().map(|file| Decompiled::new(file))).collect();
-        for (module, file) in found.modules.iter().zip(&made) {
+        for (module, file) in sources.iter().zip(&made) {
             match file.as_ref().map_err(|why| (*why).clone()).and_then(|made| made.part(module)) {
                 Ok(part) => parts.push(part),
                 Err(why) => fail(module, &why),
@@ -95,14 +97,14 @@ impl Bundle {
         if parts.is_empty() {
             return Err(Failure::Refused("none of the modules can be bundled".to_owned()));
         }
-        let n = parts.len();
+        let n = parts.len() + extensions.len();
         let options = BundleOptions {
             unchecked: self.unchecked,
             level: self.level,
             shared_by: self.shared_by.map(|n| n as usize),
         };
         let folders = found.folders_for(&self.output).map_err(|error| Failure::Usage(error.to_string()))?;
-        let bundled = bundle(parts, &folders, options)?;
+        let bundled = bundle(parts, &extensions, &folders, options)?;
         Output::named(self.output.clone()).write(&bundled.file)?;
         let (names, consts) = (bundled.n_names, bundled.n_consts);
         _ = writeln!(
@@ -152,7 +154,7 @@ fn part<'a>(module: &FoundModule, pyc: &'a [u8]) -> Result<Part<'a>, String> {
     match Input::read(pyc, None) {
         Ok(Input::Source(Source { header: Some(header), dump, .. })) => Ok(Part {
             name: module.name.clone(),
-            is_package: module.is_package,
+            is_package: module.kind == ModuleKind::Package,
             folder: module.folder,
             path: module.path.clone(),
             header,

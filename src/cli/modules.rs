@@ -1,22 +1,25 @@
-//! Finds the modules that paths name: a package, a folder of modules, a source; and where their compiled code is.
+//! Finds the modules that paths name: a package, a folder of modules, a source, an extension module.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// A source, and what it is imported as.
+use rehydrate::bundle::ModuleKind;
+use rehydrate::bundler::Extension;
+
+/// A source or an extension module, and what it is imported as.
 #[derive(Debug, Clone)]
 pub struct FoundModule {
     /// The name by which it is imported.
     pub name: String,
-    /// Whether it is a package.
-    pub is_package: bool,
+    /// What it is.
+    pub kind: ModuleKind,
     /// The number of the folder below which it lies.
     pub folder: usize,
     /// Its path from there, with slashes.
     pub path: String,
-    /// The source.
+    /// The file.
     pub source: PathBuf,
 }
 
@@ -33,11 +36,11 @@ pub struct FoundModules {
 
 impl FoundModules {
     /// Finds what `paths` name. A folder with an `__init__.py` is a package, and all below it; another one holds modules and
-    /// packages; a source is a module. The name of a package or a source begins with the packages in which it lies.
-    /// A source is left out if importlib takes something else of its folder by that name.
+    /// packages; a source or an extension module is a module. Its name begins with the packages in which it lies.
+    /// A file is left out if importlib takes something else of its folder by that name.
     ///
     /// # Errors
-    /// A path that is not there, that is neither, or is not UTF-8; a module that is found twice; none at all.
+    /// A path that is not there, that is none of these, or is not UTF-8; a module that is found twice; no source at all.
     pub fn find(paths: &[PathBuf]) -> io::Result<Self> {
         let mut found = Self::default();
         let mut by_name = BTreeMap::new();
@@ -45,34 +48,34 @@ impl FoundModules {
         for path in paths {
             let path = normalized(path)?;
             let metadata = fs::metadata(&path).map_err(|error| named(&path, error))?;
-            let is_source = metadata.is_file() && path.extension().is_some_and(|extension| extension == "py");
+            let is_module = metadata.is_file() && named_module(&path).is_some();
             let is_package = metadata.is_dir() && path.join("__init__.py").is_file();
-            if !metadata.is_dir() && !is_source {
-                return Err(refused(&path, "is neither a folder nor a .py"));
+            if !metadata.is_dir() && !is_module {
+                return Err(refused(&path, "is neither a folder nor a .py, nor an extension module"));
             }
-            let start = if is_package || is_source { path.parent().unwrap_or(&path) } else { &path };
+            let start = if is_package || is_module { path.parent().unwrap_or(&path) } else { &path };
             let mut root = start;
             while root.join("__init__.py").is_file()
                 && let Some(parent) = root.parent()
             {
                 root = parent;
             }
-            let mut sources = Vec::new();
-            if is_source {
-                sources.push(path.clone())
+            let mut files = Vec::new();
+            if is_module {
+                files.push(path.clone())
             } else {
-                walk(&path, &mut sources, &mut found.unreadable);
+                walk(&path, &mut files, &mut found.unreadable);
             }
             let folder = found.folder(root);
-            for source in sources {
-                if extensions.hide(&source) {
+            for file in files {
+                if extensions.hide(&file) {
                     continue;
                 }
-                let Some(module) = module(root, folder, &source)? else { continue };
+                let Some(module) = module(root, folder, &file)? else { continue };
                 if let Some(FoundModule { source: other, .. }) = by_name.get(&module.name) {
-                    if *other != source {
+                    if *other != file {
                         let why = format!("is module {}, and so is {}", module.name, other.display());
-                        return Err(refused(&source, &why));
+                        return Err(refused(&file, &why));
                     }
                     continue;
                 }
@@ -80,13 +83,25 @@ impl FoundModules {
             }
         }
         found.modules = by_name.into_values().collect();
-        if found.modules.is_empty() {
+        if found.modules.iter().all(|module| module.kind == ModuleKind::Extension) {
             let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
             let nothing = format!("no source of a module is in {}", paths.join(", "));
             let why = found.unreadable.into_iter().chain([nothing]).collect::<Vec<_>>().join("; ");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         Ok(found)
+    }
+
+    /// The modules that have a source, and the extension modules.
+    pub fn apart(&self) -> (Vec<&FoundModule>, Vec<Extension>) {
+        let (extensions, sources): (Vec<_>, Vec<_>) =
+            self.modules.iter().partition(|module| module.kind == ModuleKind::Extension);
+        let extensions = extensions.into_iter().map(|module| Extension {
+            name: module.name.clone(),
+            folder: module.folder,
+            path: module.path.clone(),
+        });
+        (sources, extensions.collect())
     }
 
     fn folder(&mut self, root: &Path) -> usize {
@@ -127,38 +142,53 @@ pub fn normalized(path: &Path) -> io::Result<PathBuf> {
     Ok(normalized)
 }
 
-/// The extension modules of the folders that were asked for, without the suffixes of their names.
+/// How many extension modules there are of each name in the folders that were asked for.
 #[derive(Default)]
-struct Extensions(BTreeMap<PathBuf, BTreeSet<String>>);
+struct Extensions(BTreeMap<PathBuf, BTreeMap<String, usize>>);
 
 impl Extensions {
-    /// Whether importlib takes something else for a source: the package of that name, or the extension module.
+    /// Whether importlib may take something else for a file: the package of that name, or another extension module.
     ///
     /// It looks for the package first, then for the extension, which mypyc and Cython put beside the source they compile.
-    /// What is of another Python or system counts too: then the source is imported from its .pyc.
-    fn hide(&mut self, source: &Path) -> bool {
-        let (Some(folder), Some(name)) = (source.parent(), source.file_stem()) else { return false };
-        let package = source.with_extension("");
-        self.has(folder, &name.to_string_lossy())
+    /// What is of another Python or system counts too: then the source is imported from its .pyc, and which of several
+    /// extensions it is, only the interpreter knows.
+    fn hide(&mut self, file: &Path) -> bool {
+        let (Some(folder), Some((name, is_extension))) = (file.parent(), named_module(file)) else { return false };
+        let package = folder.join(name);
+        self.count(folder, name) > usize::from(is_extension)
             || ["__init__.py", "__init__.pyc"].iter().any(|file| package.join(file).is_file())
-            || self.has(&package, "__init__")
+            || self.count(&package, "__init__") > 0
     }
 
-    fn has(&mut self, folder: &Path, name: &str) -> bool {
+    fn count(&mut self, folder: &Path, name: &str) -> usize {
         if !self.0.contains_key(folder) {
             self.0.insert(folder.to_owned(), extensions(folder));
         }
-        self.0[folder].contains(name)
+        self.0[folder].get(name).copied().unwrap_or_default()
     }
 }
 
-/// The names of the extension modules in a folder, which end at the first dot: `NAME.so`, `NAME.cpython-313-darwin.so`.
-fn extensions(folder: &Path) -> BTreeSet<String> {
+/// How many extension modules there are of each name in a folder.
+fn extensions(folder: &Path) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
     // A folder that is not there has none.
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = files.filter_map(|file| file.file_name().into_string().ok());
-    let extensions = files.filter(|file| file.ends_with(".so") || file.ends_with(".pyd"));
-    extensions.filter_map(|file| Some(file.split_once('.')?.0.to_owned())).collect()
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if let Some((name, true)) = named_module(Path::new(&file.file_name())) {
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The name that the file of a module has, and whether it is an extension module. Of one of these the name ends at the first
+/// dot: `NAME.so`, `NAME.cpython-313-darwin.so`.
+fn named_module(file: &Path) -> Option<(&str, bool)> {
+    let file = file.file_name()?.to_str()?;
+    match file.strip_suffix(".py") {
+        Some(name) => Some((name, false)),
+        None if file.ends_with(".so") || file.ends_with(".pyd") => Some((file.split_once('.')?.0, true)),
+        None => None,
+    }
 }
 
 fn named(path: &Path, error: io::Error) -> io::Error {
@@ -169,8 +199,8 @@ fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{} {why}", path.display()))
 }
 
-/// The sources below a folder whose paths are of names, in order, and what cannot be read there.
-fn walk(folder: &Path, sources: &mut Vec<PathBuf>, unreadable: &mut Vec<String>) {
+/// The files of modules below a folder whose paths are of names, in order, and what cannot be read there.
+fn walk(folder: &Path, files: &mut Vec<PathBuf>, unreadable: &mut Vec<String>) {
     let entries = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
     let is_wanted = |entry: &walkdir::DirEntry| {
         let name = entry.file_name().to_str().unwrap_or_default();
@@ -179,8 +209,10 @@ fn walk(folder: &Path, sources: &mut Vec<PathBuf>, unreadable: &mut Vec<String>)
     for entry in entries.filter_entry(is_wanted) {
         match entry {
             Ok(entry) => {
-                if entry.file_type().is_file() && entry.path().extension().is_some_and(|extension| extension == "py") {
-                    sources.push(entry.path().to_owned());
+                // What is not UTF-8 is refused later, where it is named.
+                let is_source = entry.path().extension().is_some_and(|extension| extension == "py");
+                if entry.file_type().is_file() && (is_source || named_module(entry.path()).is_some()) {
+                    files.push(entry.path().to_owned());
                 }
             }
             Err(error) => {
@@ -197,22 +229,26 @@ fn walk(folder: &Path, sources: &mut Vec<PathBuf>, unreadable: &mut Vec<String>)
     }
 }
 
-/// What a source is imported as, if its path is of names.
-fn module(root: &Path, folder: usize, source: &Path) -> io::Result<Option<FoundModule>> {
-    let inside = source.strip_prefix(root).unwrap_or(source);
+/// What a file is imported as, if its path is of names. An extension module that is a package is left to importlib.
+fn module(root: &Path, folder: usize, file: &Path) -> io::Result<Option<FoundModule>> {
+    let inside = file.strip_prefix(root).unwrap_or(file);
     let parts: Option<Vec<&str>> = inside.iter().map(|part| part.to_str()).collect();
-    let parts = parts.ok_or_else(|| refused(source, "is not UTF-8"))?;
-    let path = parts.join("/");
-    let mut names = parts;
-    let Some(last) = names.pop().and_then(|last| last.strip_suffix(".py")) else { return Ok(None) };
-    let is_package = last == "__init__" && !names.is_empty();
-    if !is_package {
-        names.push(last);
-    }
+    let mut names = parts.ok_or_else(|| refused(file, "is not UTF-8"))?;
+    let path = names.join("/");
+    names.pop();
+    let is_inside = !names.is_empty();
+    let kind = match named_module(file) {
+        Some(("__init__", false)) if is_inside => ModuleKind::Package,
+        Some(("__init__", true)) | None => return Ok(None),
+        Some((name, is_extension)) => {
+            names.push(name);
+            if is_extension { ModuleKind::Extension } else { ModuleKind::Source }
+        }
+    };
     if !names.iter().all(|name| is_identifier(name)) {
         return Ok(None);
     }
-    Ok(Some(FoundModule { name: names.join("."), is_package, folder, path, source: source.to_owned() }))
+    Ok(Some(FoundModule { name: names.join("."), kind, folder, path, source: file.to_owned() }))
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -270,15 +306,20 @@ mod tests {
         fs::create_dir_all(at("part")).unwrap();
         fs::create_dir_all(at("pkg")).unwrap();
         let files = ["so.so", "tagged.cpython-313-darwin.so", "pyd.cp313-win_amd64.pyd", "long.so", "plain.so.txt"];
-        for name in files.into_iter().chain(["both/__init__.py", "pkg/__init__.abi3.so"]) {
+        let several = ["two.so", "two.abi3.so", "both.so", "lib-dashed.so"];
+        for name in files.into_iter().chain(several).chain(["both/__init__.py", "pkg/__init__.abi3.so"]) {
             fs::write(at(name), "").unwrap();
         }
         for source in sources {
             fs::write(at(&format!("{source}.py")), "").unwrap();
         }
         let found = FoundModules::find(&[folder.path().to_owned()]).unwrap();
-        let names: Vec<_> = found.modules.iter().map(|module| &*module.name).collect();
+        let (sources, extensions) = found.apart();
+        let names: Vec<_> = sources.iter().map(|module| &*module.name).collect();
         assert_eq!(names, ["both", "longer", "part", "pkg.inner", "plain"]);
-        assert!(found.modules[0].is_package);
+        assert_eq!(sources[0].kind, ModuleKind::Package);
+        let names: Vec<_> = extensions.iter().map(|extension| (&*extension.name, &*extension.path)).collect();
+        let wanted = ["long.so", "pyd.cp313-win_amd64.pyd", "so.so", "tagged.cpython-313-darwin.so"];
+        assert_eq!(names, ["long", "pyd", "so", "tagged"].into_iter().zip(wanted).collect::<Vec<_>>());
     }
 }

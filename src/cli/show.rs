@@ -3,7 +3,7 @@ use clap::Args;
 use super::batch::{Failure, each};
 use super::files::{ALL, InputFile, find};
 use super::{Format, Inputs};
-use rehydrate::bundle::{self, Bundle};
+use rehydrate::bundle::{self, Bundle, ModuleKind};
 use rehydrate::{Input, Python};
 use serde_json::json;
 
@@ -94,16 +94,26 @@ fn of_bundle(input: &InputFile, file: &[u8], format: Format) -> Result<String, F
                 bundle.n_consts(),
             );
             for module in &modules {
-                let kind = if module.is_package { "package" } else { "module " };
+                let kind = match module.kind {
+                    ModuleKind::Source => "module",
+                    ModuleKind::Package => "package",
+                    ModuleKind::Extension => "extension",
+                };
                 let (name, len) = (module.name, module.image.len());
-                text += &format!("{name:<width$}  {kind}  {len:>8}  {} in {}\n", module.path, module.folder);
+                text += &format!("{name:<width$}  {kind:<9}  {len:>8}  {} in {}\n", module.path, module.folder);
             }
             text
         }
         Format::Json => {
             let modules = modules.iter().map(|module| {
-                let (name, is_package, bytes) = (module.name, module.is_package, module.image.len());
-                json!({"name": name, "package": is_package, "bytes": bytes, "folder": module.folder, "path": module.path})
+                json!({
+                    "name": module.name,
+                    "package": module.kind == ModuleKind::Package,
+                    "extension": module.kind == ModuleKind::Extension,
+                    "bytes": module.image.len(),
+                    "folder": module.folder,
+                    "path": module.path,
+                })
             });
             let json = json!({
                 "input": input.name(),
