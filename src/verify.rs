@@ -679,7 +679,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 Some(object) => (object, E::NAMES_ARE_IMMORTAL),
                 None => {
                     let text = &names[..len as usize];
-                    self.check_name(instruction, text, hash)?;
+                    self.check_name(instruction, text, names, hash)?;
                     self.executor.new_name(Checked::new(text), hash)?
                 }
             };
@@ -692,10 +692,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok(())
     }
 
-    /// Refuses a name that is not ASCII, or has another hash.
+    /// Refuses a name that is not ASCII, or has another hash; `data` are it and what follows it.
     #[cold]
-    fn check_name(&self, instruction: Instruction, text: &[u8], hash: u32) -> Result<()> {
-        match text.is_ascii() {
+    fn check_name(&self, instruction: Instruction, text: &[u8], data: &[u8], hash: u32) -> Result<()> {
+        match is_ascii(text, data) {
             false => Err(self.wrong(instruction, "the text is not ASCII")),
             true if common::name_hash(text) != hash => Err(self.wrong(instruction, "the hash is another name's")),
             true => Ok(()),

@@ -1099,9 +1099,9 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     fn new_name(&mut self, name: Checked<&'v [u8]>, hash: u32) -> Outcome<(*mut PyObject, bool)> {
         let (text, names) = (name.get(), self.shared.names.get());
         // SAFETY: under the GIL; the borrow ends before anything is made.
-        if unsafe { (*names).is_full_for(hash, text) } {
+        let Some(place) = (unsafe { (*names).place_for(hash, text) }) else {
             return Ok((self.made(self.string(text, false, true))?, false));
-        }
+        };
         let object = self.made(self.ascii(text))?;
         // SAFETY: a str, to which the table takes a reference. To intern it runs no code.
         unsafe {
@@ -1109,7 +1109,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             if Self::NAMES_ARE_IMMORTAL && !is_immortal(object) {
                 return Ok((object, false));
             }
-            let is_kept = (*names).insert(hash, text, object);
+            let is_kept = (*names).insert(place, hash, text, object);
             if !Self::NAMES_ARE_IMMORTAL && is_kept {
                 Self::retain(object);
             }

@@ -45,6 +45,9 @@ struct Entry {
     text: u128,
 }
 
+/// A place for a new name.
+pub(crate) struct Place(usize);
+
 /// The hash of a text, and its length and one.
 #[inline(always)]
 fn key(hash: u32, len: u32) -> u64 {
@@ -107,21 +110,21 @@ impl Names {
         (self.len, self.n_bytes)
     }
 
-    /// Whether there is no room for a text that has this hash, even if the table grows.
+    /// The place for a text that has this hash and is not in the table, which may grow; if there is one.
     #[cold]
-    pub(crate) fn is_full_for(&mut self, hash: u32, text: &[u8]) -> bool {
+    pub(crate) fn place_for(&mut self, hash: u32, text: &[u8]) -> Option<Place> {
         if self.len >= MAX_NAMES || self.n_bytes + text.len() > MAX_BYTES {
-            return true;
+            return None;
         }
         loop {
             // Two thirds: more would be found later.
-            let has_room = 3 * self.len < 2 * self.entries.len() && self.free_for(hash).is_some();
-            if has_room {
-                return false;
+            let has_room = 3 * self.len < 2 * self.entries.len();
+            if has_room && let Some(free) = self.free_for(hash) {
+                return Some(Place(free));
             }
             // Where two thirds are empty, names that nobody made up find room: the table does not grow for others.
             if 3 * self.len < self.entries.len() || !self.grow() {
-                return true;
+                return None;
             }
         }
     }
@@ -183,11 +186,12 @@ impl Names {
         prefetch(self.entries.as_ptr().wrapping_add(at + 2));
     }
 
-    /// Takes a reference to a str that is not in the table, and for which [`Self::is_full_for`] found room; if there is memory.
+    /// Takes a reference to a str, to the place that [`Self::place_for`] just found for its text and hash; if there is memory.
     /// The hash is [`name_hash`] of its text.
     #[cold]
-    pub(crate) fn insert(&mut self, hash: u32, text: &[u8], object: *mut PyObject) -> bool {
+    pub(crate) fn insert(&mut self, Place(free): Place, hash: u32, text: &[u8], object: *mut PyObject) -> bool {
         debug_assert_eq!(hash, name_hash(text));
+        debug_assert!(self.entries[free].object.is_null());
         let packed = if text.len() <= SHORT {
             packed_alone(text)
         } else {
@@ -197,9 +201,7 @@ impl Names {
             self.long.extend_from_slice(text);
             (self.long.len() - text.len()) as u128
         };
-        if !self.put(Entry { object, key: key(hash, text.len() as u32), text: packed }) {
-            return false;
-        }
+        self.entries[free] = Entry { object, key: key(hash, text.len() as u32), text: packed };
         self.len += 1;
         self.n_bytes += text.len();
         true
@@ -224,18 +226,13 @@ impl Names {
         let free = before.iter().position(|entry| entry.object.is_null()).unwrap_or(0);
         let (wrapped, first) = before.split_at(free);
         for entry in first.iter().chain(wrapped).filter(|entry| !entry.object.is_null()) {
-            let is_put = self.put(*entry);
-            debug_assert!(is_put, "it had room in a smaller table");
+            match self.free_for(entry.key as u32) {
+                Some(free) => self.entries[free] = *entry,
+                None => debug_assert!(false, "it had room in a smaller table"),
+            }
         }
         // SAFETY: the table alone knew of it, and the empty one is not unmapped.
         unsafe { unmap(before.as_mut_ptr().cast(), size_of_val(before)) };
-        true
-    }
-
-    /// Whether there was room.
-    fn put(&mut self, entry: Entry) -> bool {
-        let Some(free) = self.free_for(entry.key as u32) else { return false };
-        self.entries[free] = entry;
         true
     }
 
