@@ -540,13 +540,26 @@ fn in_place_keeps_permissions_and_links() {
 
 #[cfg(unix)]
 #[test]
-fn a_new_file_has_the_permissions_of_any_new_file() {
+fn a_new_file_has_the_permissions_of_what_it_was_made_of() {
     use std::os::unix::fs::PermissionsExt;
 
     let desk = Desk::with(&[("a.pyc", GREETING)]);
+    let mode = |name| fs::metadata(desk.at(name)).expect("it is there").permissions().mode() & 0o777;
+    // As any new file.
     desk.run("compile a.pyc").exits(0);
-    let mode = |name| fs::metadata(desk.at(name)).expect("it is there").permissions().mode();
     assert_eq!(mode("a.pyinit"), mode("a.pyc"));
+    // Who may not read the one may not read the other, and it can be written again. It is nothing to execute.
+    for (given, wanted) in [(0o600, 0o600), (0o400, 0o600), (0o700, 0o600)] {
+        fs::set_permissions(desk.at("a.pyc"), fs::Permissions::from_mode(given)).expect("it is our file");
+        desk.run("compile a.pyc -o private.pyinit").exits(0);
+        desk.run("decompile private.pyinit -o back.pyc").exits(0);
+        assert_eq!((mode("private.pyinit"), mode("back.pyc")), (wanted, wanted));
+        fs::remove_file(desk.at("private.pyinit")).expect("it is there");
+        fs::remove_file(desk.at("back.pyc")).expect("it is there");
+    }
+    // What is there already keeps its own.
+    desk.run("compile a.pyc").exits(0);
+    assert_ne!(mode("a.pyinit"), 0o600);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use rehydrate::{Input, Source};
 use crate::cache::Header;
 use crate::convert::{map, own_magic, refused, strip};
 use crate::execute::{BundleValues, build_table, execute_bundled, refuses_bundles};
-use crate::hook::{Hook, audit_open, is_damage, is_file, is_hash_current, spec_of};
+use crate::hook::{Hook, audit_open, is_damage, is_file, is_hash_current, spec_of, stat};
 
 /// A bundle, and the finder of its modules.
 #[pyclass(frozen, module = "rehydrate._native")]
@@ -141,8 +141,8 @@ impl Bundle {
             }
         }
         let is_possible = match module.kind {
-            ModuleKind::Extension => hook.is_extension(file_name) && is_file(&file),
-            _ => is_unchecked || is_possible(&file, &module),
+            ModuleKind::Extension => hook.is_extension(file_name) && is_file(py, &file),
+            _ => is_unchecked || is_possible(py, &file, &module),
         };
         let location = PyString::new(py, &file);
         if !is_possible || hook.path(&location).is_none() {
@@ -174,8 +174,8 @@ fn begins_with(path: &Bound<'_, PyAny>, folder: &str) -> PyResult<bool> {
 }
 
 /// Whether a module can be of its source: that is there, and has the time and size, if those decide.
-fn is_possible(source: &str, module: &Module<'_>) -> bool {
-    let Ok(metadata) = std::fs::metadata(source) else { return false };
+fn is_possible(py: Python<'_>, source: &str, module: &Module<'_>) -> bool {
+    let Some(metadata) = stat(py, source) else { return false };
     let header = Header::read(&module.header);
     metadata.is_file() && header.is_some_and(|header| header.flags & 1 != 0 || header.matches(&metadata))
 }
@@ -246,7 +246,7 @@ impl Bundle {
         if !bundle.is_unchecked() {
             let Ok(source) = filename.to_str() else { return Ok(None) };
             let is_current = match header.flags {
-                0 => std::fs::metadata(source).is_ok_and(|metadata| header.matches(&metadata)),
+                0 => stat(py, source).is_some_and(|metadata| header.matches(&metadata)),
                 _ => is_hash_current(hook, loader, filename, &header)?.unwrap_or(true),
             };
             if !is_current {

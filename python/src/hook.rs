@@ -258,7 +258,7 @@ fn found<'py>(hook: &Hook, finder: &Bound<'py, PyAny>, fullname: &Bound<'py, PyS
         for pair in &loaders {
             let (suffix, class): (Bound<'py, PyString>, Bound<'py, PyAny>) = pair.extract()?;
             let path = format!("{base}/__init__{}", suffix.to_str()?);
-            if is_file(&path) {
+            if is_file(py, &path) {
                 return spec(hook, fullname, class, &path, Some(&base));
             }
         }
@@ -268,7 +268,7 @@ fn found<'py>(hook: &Hook, finder: &Bound<'py, PyAny>, fullname: &Bound<'py, PyS
         let file = format!("{tail}{}", suffix.to_str()?);
         if names.contains(&file)? {
             let path = format!("{folder}/{file}");
-            if is_file(&path) {
+            if is_file(py, &path) {
                 return spec(hook, fullname, class, &path, None);
             }
         }
@@ -281,7 +281,7 @@ fn found<'py>(hook: &Hook, finder: &Bound<'py, PyAny>, fullname: &Bound<'py, PyS
 fn names<'py>(finder: &Bound<'py, PyAny>, folder: &str) -> PyResult<Bound<'py, PySet>> {
     let py = finder.py();
     let seen = intern!(py, "_path_mtime");
-    let mtime = fs::metadata(folder).map_or(-1.0, |metadata| cache::mtime(&metadata));
+    let mtime = stat(py, folder).map_or(-1.0, |metadata| cache::mtime(&metadata));
     if finder.getattr(seen)?.extract::<f64>()? != mtime {
         finder.call_method0(intern!(py, "_fill_cache"))?;
         finder.setattr(seen, PyFloat::new(py, mtime))?;
@@ -289,8 +289,13 @@ fn names<'py>(finder: &Bound<'py, PyAny>, folder: &str) -> PyResult<Bound<'py, P
     Ok(finder.getattr(intern!(py, "_path_cache"))?.cast_into::<PySet>()?)
 }
 
-pub(crate) fn is_file(path: &str) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+/// What the file system says of a path, which may take its time: other threads go on meanwhile.
+pub(crate) fn stat(py: Python<'_>, path: &str) -> Option<fs::Metadata> {
+    py.detach(|| fs::metadata(path)).ok()
+}
+
+pub(crate) fn is_file(py: Python<'_>, path: &str) -> bool {
+    stat(py, path).is_some_and(|metadata| metadata.is_file())
 }
 
 /// What `spec_from_file_location` makes, if the loader is one of importlib's.
@@ -415,7 +420,7 @@ fn cached<'py>(
     let Some(source) = hook.path(&filename) else { return Ok(State::NotOurs) };
     let Some(naming) = Naming::of(hook.sys.bind(py))? else { return Ok(State::NotOurs) };
     let Some(stem) = naming.stem(source) else { return Ok(State::NotOurs) };
-    let Ok(metadata) = py.detach(|| fs::metadata(source)) else { return Ok(State::NotOurs) };
+    let Some(metadata) = stat(py, source) else { return Ok(State::NotOurs) };
     let pyc = format!("{stem}pyc");
     let path = stem + "pyinit";
     match audit_open(py, &path) {

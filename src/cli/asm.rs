@@ -34,7 +34,7 @@ impl Asm {
             let not_text = |_| Failure::Refused("the listing is not UTF-8".to_owned());
             let text = String::from_utf8(input.read()?).map_err(not_text)?;
             let file = rehydrate::assemble(&text)?;
-            output.write(&file)?;
+            output.write_of(input, &file)?;
             Ok(output.said_of(input, format_args!("{} bytes", file.len())))
         })
     }

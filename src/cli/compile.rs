@@ -53,7 +53,7 @@ impl Compile {
                 Some(options) => rehydrate::dehydrate(&source, options)?,
                 None => rehydrate::compile(&source, options)?.encode()?,
             };
-            output.write(&compiled)?;
+            output.write_of(input, &compiled)?;
             Ok(output.said_of(input, format_args!("{} of {} bytes", compiled.len(), file.len())))
         })
     }

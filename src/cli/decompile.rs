@@ -68,7 +68,7 @@ fn decompile(input: &InputFile, output: &Output, python: Option<Python>, canonic
             } else {
                 rehydrate::turn_back(&container)?
             };
-            output.write(&decompiled)?;
+            output.write_of(input, &decompiled)?;
             return Ok(output.said_of(input, format_args!("{} of {} bytes", decompiled.len(), file.len())));
         }
         Input::Source(_) => return Err(Failure::Refused("is a marshal dump already".to_owned())),
@@ -81,6 +81,6 @@ fn decompile(input: &InputFile, output: &Output, python: Option<Python>, canonic
     } else {
         rehydrate::decompile(initializer)?
     };
-    output.write(&decompiled)?;
+    output.write_of(input, &decompiled)?;
     Ok(output.said_of(input, format_args!("{} of {} bytes", decompiled.len(), file.len())))
 }

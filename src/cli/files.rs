@@ -34,6 +34,17 @@ impl InputFile {
         if self.is_stdin() { "<stdin>".to_owned() } else { self.path.display().to_string() }
     }
 
+    /// The permissions that what is made of it may have: as importlib gives a .pyc those of its source, to be written by
+    /// its owner.
+    fn mode(&self) -> u32 {
+        #[cfg(unix)]
+        if let Ok(metadata) = fs::metadata(&self.path) {
+            use std::os::unix::fs::PermissionsExt;
+            return metadata.permissions().mode() & NEW | 0o200;
+        }
+        NEW
+    }
+
     pub(super) fn read(&self) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         let read = if self.is_stdin() {
@@ -218,18 +229,32 @@ impl Output {
 
     /// Writes all of `bytes`, or leaves what was there: to a temporary name, which is then renamed.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        self.write_with(NEW, bytes)
+    }
+
+    /// The same, of what was made of an input: a new file can be read by nobody who cannot read that.
+    pub(super) fn write_of(&self, input: &InputFile, bytes: &[u8]) -> Result<(), Failure> {
+        self.write_with(input.mode(), bytes)
+    }
+
+    fn write_with(&self, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
         match self {
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::stdout)
             }
-            Self::File(path) => replace(path, bytes).map_err(|error| Failure::Io(path.display().to_string(), error)),
+            Self::File(path) => {
+                replace(path, mode, bytes).map_err(|error| Failure::Io(path.display().to_string(), error))
+            }
         }
     }
 }
 
-/// Replaces a file's content; its permissions and its owner stay.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// The permissions that a new file asks for; the user's mask takes away what it wants.
+const NEW: u32 = 0o666;
+
+/// Replaces a file's content; its permissions and its owner stay. A new one has those of `mode`.
+fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     // A link stays a link: what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let metadata = fs::metadata(path);
@@ -241,7 +266,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
-    let mut file = create_beside(folder)?;
+    let mut file = create_beside(folder, mode)?;
     file.write_all(bytes)?;
     if let Ok(metadata) = metadata {
         #[cfg(unix)]
@@ -256,14 +281,14 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn create_beside(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there are no modes"))]
+fn create_beside(folder: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".rehydrate-");
     #[cfg(unix)]
     {
-        // As any new file: the user's mask takes away what it wants.
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
+        builder.permissions(fs::Permissions::from_mode(mode));
     }
     builder.tempfile_in(folder)
 }

@@ -98,6 +98,6 @@ fn normalize(
     if in_place && canonical == file {
         return Ok(format!("{}: unchanged\n", input.name()));
     }
-    output.write(&canonical)?;
+    output.write_of(input, &canonical)?;
     Ok(output.said_of(input, format_args!("{} of {} bytes", canonical.len(), file.len())))
 }

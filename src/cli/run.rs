@@ -65,7 +65,7 @@ impl Run {
         let (python, options) = (self.python.python, self.options.options());
         let input = (InputFile::named(self.input), output);
         each(&[input], None, "executed", |input, output| {
-            output.write(&execute(&input.read()?, python, options, self.emit, self.trace)?)?;
+            output.write_of(input, &execute(&input.read()?, python, options, self.emit, self.trace)?)?;
             Ok(String::new())
         })
     }
