@@ -141,7 +141,7 @@ impl Bundle {
             }
         }
         let is_possible = match module.kind {
-            ModuleKind::Extension => hook.is_extension(file_name) && is_file(py, &file),
+            ModuleKind::Extension => hook.is_extension(file_name, name) && is_file(py, &file),
             _ => is_unchecked || is_possible(py, &file, &module),
         };
         let location = PyString::new(py, &file);
@@ -293,7 +293,7 @@ pub(crate) fn get_bundled_code<'py>(
     hook.base_get_code.bind(py).call1((loader, fullname))
 }
 
-/// The name of a module, whether it is a package, the number of its folder, its path from there, and its source.
+/// The name of a module, whether it is a package, the number of its folder, its path from there, and its file.
 type FoundModule = (String, bool, usize, String, OsString);
 
 /// The name of an extension module, the number of its folder, and its path from there.
@@ -310,7 +310,7 @@ pub(crate) fn find_modules(paths: Vec<PathBuf>, output: PathBuf) -> PyResult<Fou
     let (sources, extensions) = found.apart();
     let sources = sources.into_iter().map(|module| {
         let is_package = module.kind == ModuleKind::Package;
-        (module.name.clone(), is_package, module.folder, module.path.clone(), module.source.clone().into_os_string())
+        (module.name.clone(), is_package, module.folder, module.path.clone(), module.file.clone().into_os_string())
     });
     let sources = sources.collect();
     let extensions = extensions.into_iter().map(|Extension { name, folder, path }| (name, folder, path)).collect();

@@ -111,7 +111,7 @@ pub(crate) struct Hook {
     /// Importlib's loaders of what is not a source: extension modules, and a .pyc alone.
     pub(crate) extension_loader: Py<PyAny>,
     sourceless_loader: Py<PyAny>,
-    /// With which names of extension modules end, the first before the others.
+    /// With which names of extension modules end.
     extension_suffixes: Vec<String>,
     /// How the loader reads: [`READS`], as they were.
     reads: [Py<PyAny>; READS.len()],
@@ -182,10 +182,10 @@ impl Hook {
         Ok(true)
     }
 
-    /// Whether a file of this name is an extension module of this interpreter.
-    pub(crate) fn is_extension(&self, file: &str) -> bool {
-        let suffix = file.find('.').map_or("", |dot| &file[dot..]);
-        self.extension_suffixes.iter().any(|own| own == suffix)
+    /// Whether a file of this name is the extension module of this name, and of this interpreter.
+    pub(crate) fn is_extension(&self, file: &str, fullname: &str) -> bool {
+        let tail = fullname.rsplit_once('.').map_or(fullname, |(_, tail)| tail);
+        file.strip_prefix(tail).is_some_and(|suffix| self.extension_suffixes.iter().any(|own| own == suffix))
     }
 
     /// Calls a function of `rehydrate._hook`, for what is rare.

@@ -267,8 +267,16 @@ print(type(spec.loader).__name__, spec.loader.name, spec.loader.path, module.__f
         self.made()
         self.assertIn(f"app.parts.{name}", _native.Bundle(self.bundle).modules())
         self.assertIsNone(_native.Bundle(self.bundle).find_spec(f"app.parts.{name}", [str(copy.parent)]))
-        # Which of several it is, importlib knows.
+        # What a damaged index names has to be of the name that is imported.
+        pyc = _bundle.compiled(str(self.root / "single.py"), 0)
+        paths = [("other", f"app/parts/{other.name}"), (name, f"app/parts/{copy.name}"), ("wrong", f"app/parts/{copy.name}")]
         shutil.copy(origin, copy)
+        extensions = [(f"app.parts.{tail}", 0, path) for tail, path in paths]
+        made, _ = _native.make_bundle([("single", False, 0, "single.py", pyc)], extensions, [str(self.root)])
+        self.bundle.write_bytes(made)
+        found = [_native.Bundle(self.bundle).find_spec(full, [str(copy.parent)]) for full, _, _ in extensions]
+        self.assertEqual([spec and spec.origin for spec in found], [None, str(copy), None])
+        # Which of several it is, importlib knows.
         self.made()
         self.assertNotIn(f"app.parts.{name}", _native.Bundle(self.bundle).modules())
 

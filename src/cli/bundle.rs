@@ -75,7 +75,7 @@ impl Bundle {
         let (sources, extensions) = found.apart();
         let bar = progress(sources.len());
         let read = |module: &FoundModule| {
-            let code = cached(&module.source, &format!("{tag}{level}"));
+            let code = cached(&module.file, &format!("{tag}{level}"));
             bar.inc(1);
             code
         };
@@ -84,7 +84,7 @@ impl Bundle {
         let mut n_failed = found.unreadable.len();
         let mut fail = |module: &FoundModule, why: &str| {
             n_failed += 1;
-            complain(&format_args!("{}: {why}", module.source.display()));
+            complain(&format_args!("{}: {why}", module.file.display()));
         };
         let mut parts = Vec::new();
         let made: Vec<_> = files.par_iter().map(|file| file.as_ref().map(|file| Decompiled::new(file))).collect();
@@ -168,7 +168,7 @@ fn part<'a>(module: &FoundModule, pyc: &'a [u8]) -> Result<Part<'a>, String> {
 
 /// The tag of the caches, if they are of one Python.
 fn only_tag(found: &FoundModules) -> Result<String, Failure> {
-    let folders: BTreeSet<&Path> = found.modules.iter().filter_map(|module| module.source.parent()).collect();
+    let folders: BTreeSet<&Path> = found.modules.iter().filter_map(|module| module.file.parent()).collect();
     let mut tags = BTreeSet::new();
     for entry in folders.iter().filter_map(|folder| fs::read_dir(folder.join("__pycache__")).ok()).flatten().flatten() {
         let name = entry.file_name();

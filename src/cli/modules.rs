@@ -20,7 +20,7 @@ pub struct FoundModule {
     /// Its path from there, with slashes.
     pub path: String,
     /// The file.
-    pub source: PathBuf,
+    pub file: PathBuf,
 }
 
 /// The modules that paths name, in the order of their names.
@@ -72,7 +72,7 @@ impl FoundModules {
                     continue;
                 }
                 let Some(module) = module(root, folder, &file)? else { continue };
-                if let Some(FoundModule { source: other, .. }) = by_name.get(&module.name) {
+                if let Some(FoundModule { file: other, .. }) = by_name.get(&module.name) {
                     if *other != file {
                         let why = format!("is module {}, and so is {}", module.name, other.display());
                         return Err(refused(&file, &why));
@@ -248,7 +248,7 @@ fn module(root: &Path, folder: usize, file: &Path) -> io::Result<Option<FoundMod
     if !names.iter().all(|name| is_identifier(name)) {
         return Ok(None);
     }
-    Ok(Some(FoundModule { name: names.join("."), kind, folder, path, source: file.to_owned() }))
+    Ok(Some(FoundModule { name: names.join("."), kind, folder, path, file: file.to_owned() }))
 }
 
 fn is_identifier(name: &str) -> bool {
