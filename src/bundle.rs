@@ -14,7 +14,7 @@
 //! | 4 | length of the table's initializer |
 //! | 4 × slots | the index: 0, or a module and 1. A name is looked for from [`common::name_hash`] of it on, modulo the number of slots (a power of two, more than there are modules), up to a 0 |
 //! | 8 × folders | offset and length of a path in the texts |
-//! | 56 × modules | see [`Module`], in the order of their names: offset and length of the name in the texts; its hash; kind (0, a source; 1, that of a package; 2, an extension module); folder; offset and length of the path in the texts; offset and length of the initializer from the file's start; 4 bytes of 0; 16 bytes, the header of the .pyc. An extension module has neither header nor initializer: a length of 0, and zeros |
+//! | 56 × modules | see [`Module`], in the order of their names: offset and length of the name in the texts; its hash; kind (0, a source; 1, that of a package; 2, an extension module); folder; offset and length of the path in the texts; offset and length of the initializer from the file's start; 4 bytes of 0; 16 bytes, the header of the .pyc. An extension module has neither header nor initializer: a length of 0, and what nobody reads |
 //! | | the texts, UTF-8 without zero bytes |
 //! | | the table's initializer, then those of the modules, each a container of [`crate::image`] |
 //!
@@ -48,16 +48,18 @@ const FLAGS: u32 = 0b111;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuleKind {
     /// A source, whose code the bundle holds.
-    Source,
+    Source = 0,
     /// The same, the `__init__.py` of a package.
-    Package,
+    Package = 1,
     /// An extension module: the bundle knows where it lies, and no more.
-    Extension,
+    Extension = 2,
 }
 
 impl ModuleKind {
-    /// By the number that stands for each in an entry.
-    const ALL: [Self; 3] = [Self::Source, Self::Package, Self::Extension];
+    /// The kind that a number of an entry stands for.
+    fn of(number: u32) -> Option<Self> {
+        [Self::Source, Self::Package, Self::Extension].into_iter().find(|kind| *kind as u32 == number)
+    }
 }
 
 /// A bundle that was opened.
@@ -88,7 +90,7 @@ pub struct Module<'a> {
     pub folder: &'a str,
     /// The path of its file from there, with slashes: of the source, or of the extension module.
     pub path: &'a str,
-    /// The header of its .pyc; of an extension module zeros.
+    /// The header of its .pyc; of an extension module nothing that says anything.
     pub header: [u8; 16],
     /// Its initializer, as [`Image::decode`] takes it; nothing of an extension module.
     pub image: &'a [u8],
@@ -209,9 +211,12 @@ impl<'a> Bundle<'a> {
         let at = self.entry(number);
         let [name, name_len, _, kind, folder, path, path_len, image, image_len, zero] =
             [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|field| self.word(at + 4 * field));
-        let Some(kind) = ModuleKind::ALL.get(kind as usize).copied().filter(|_| zero == 0) else {
+        let Some(kind) = ModuleKind::of(kind) else {
             return Err(bad("a module of the bundle is of an unknown kind", at + 12));
         };
+        if zero != 0 {
+            return Err(bad("a word that is 0 in every module of a bundle is another", at + 36));
+        }
         if folder as usize >= self.n_folders {
             return Err(bad("a module of the bundle lies in a folder that is not there", at + 16));
         }
@@ -221,8 +226,8 @@ impl<'a> Bundle<'a> {
         let Some(image) = self.file.get(start..).filter(|_| is_inside).and_then(|rest| rest.get(..len)) else {
             return Err(bad("the initializer of a module lies outside of the bundle", at + 28));
         };
-        if kind == ModuleKind::Extension && !image.is_empty() {
-            return Err(bad("an extension module of the bundle has an initializer", at + 32));
+        if (kind == ModuleKind::Extension) != image.is_empty() {
+            return Err(bad("a module of the bundle has no initializer, or an extension module has one", at + 32));
         }
         Ok(Module {
             name: self.text(name, name_len, at)?,
@@ -297,7 +302,7 @@ impl<'a> Bundle<'a> {
     /// As [`Image::decode`], and if it is of another Python than the bundle, or there is none, of an extension module.
     pub fn module_image(&self, module: &Module<'a>) -> Result<Image<'a>> {
         if module.kind == ModuleKind::Extension {
-            return Err(bad("an extension module has no initializer in the bundle", module.at));
+            return Err(ErrorKind::BadContainer("an extension module has no initializer in the bundle").into());
         }
         self.image(module.image, module.at)
     }
@@ -311,7 +316,7 @@ impl<'a> Bundle<'a> {
             let path = if error.path().is_empty() { String::new() } else { format!(" > {}", error.path()) };
             error.inside(format!("module {}{path}", module.name))
         };
-        let image = self.module_image(module)?;
+        let image = self.module_image(module).map_err(inside)?;
         Header::exact(&module.header).map_err(|error| inside(Error::new(error.kind().clone())))?;
         verify_with(image, Some(table)).map_err(inside)
     }

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -121,7 +121,7 @@ pub fn bundle(
         compile(part, order, &common).map_err(|error| of(part, error))
     });
     let images = images.collect::<Result<Vec<Vec<u8>>>>()?;
-    let entries = entries(&parts, &images, extensions)?;
+    let entries = entries(&parts, &images, extensions);
     let file = encode(&entries, folders, options, magic, &table, &encoded)?;
     Ok(Bundled { file, n_names: table.names.len(), n_consts: table.consts.len(), table_len: encoded.len() })
 }
@@ -147,6 +147,17 @@ fn check(parts: &[Part<'_>], extensions: &[Extension], folders: &[String], optio
     // All of them become one heap.
     if parts.iter().map(|part| part.heap.len() + part.heap.n_items()).sum::<usize>() > MAX_OPARG as usize {
         return Err(ErrorKind::TooLarge.into());
+    }
+    let in_parts = parts.iter().map(|part| (&*part.name, &*part.path));
+    let in_extensions = extensions.iter().map(|extension| (&*extension.name, &*extension.path));
+    let mut names = HashSet::new();
+    for (name, path) in in_parts.chain(in_extensions) {
+        let why = match (name.contains('\0') || path.contains('\0'), names.insert(name)) {
+            (true, _) => "its name or path holds a zero byte",
+            (false, false) => "two modules have this name",
+            (false, true) => continue,
+        };
+        return Err(of_module(name, ErrorKind::BadContainer(why).into()));
     }
     if folders.iter().any(|folder| folder.contains('\0')) {
         return Err(ErrorKind::BadContainer("the path of a folder holds a zero byte").into());
@@ -176,7 +187,7 @@ struct Entry<'p> {
 }
 
 /// The entries of all modules, in the order of their names.
-fn entries<'p>(parts: &'p [Part<'_>], images: &'p [Vec<u8>], extensions: &'p [Extension]) -> Result<Vec<Entry<'p>>> {
+fn entries<'p>(parts: &'p [Part<'_>], images: &'p [Vec<u8>], extensions: &'p [Extension]) -> Vec<Entry<'p>> {
     let parts = parts.iter().zip(images).map(|(part, image)| Entry {
         name: &part.name,
         kind: if part.is_package { ModuleKind::Package } else { ModuleKind::Source },
@@ -195,14 +206,7 @@ fn entries<'p>(parts: &'p [Part<'_>], images: &'p [Vec<u8>], extensions: &'p [Ex
     });
     let mut entries: Vec<_> = parts.chain(extensions).collect();
     entries.sort_by_key(|entry| entry.name);
-    let refuse = |entry: &Entry<'_>, why| Err(of_module(entry.name, ErrorKind::BadContainer(why).into()));
-    if let Some(entry) = entries.iter().find(|entry| entry.name.contains('\0') || entry.path.contains('\0')) {
-        return refuse(entry, "its name or path holds a zero byte");
-    }
-    match entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        Some(pair) => refuse(&pair[0], "two modules have this name"),
-        None => Ok(entries),
-    }
+    entries
 }
 
 /// One heap with all modules, which a tuple holds; and by module and object, where that object is there. Modules with

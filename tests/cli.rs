@@ -558,8 +558,15 @@ fn a_new_file_has_the_permissions_of_what_it_was_made_of() {
         fs::remove_file(desk.at("back.pyc")).expect("it is there");
     }
     // What is there already keeps its own.
+    fs::set_permissions(desk.at("a.pyinit"), fs::Permissions::from_mode(0o640)).expect("it is our file");
     desk.run("compile a.pyc").exits(0);
-    assert_ne!(mode("a.pyinit"), 0o600);
+    assert_eq!(mode("a.pyinit"), 0o640);
+    // A file of the name that stands for standard input says nothing of it.
+    desk.put("-", b"");
+    fs::set_permissions(desk.at("-"), fs::Permissions::from_mode(0o600)).expect("it is our file");
+    desk.put("any", b"");
+    desk.pipe("compile - -o piped.pyinit", &desk.read("a.pyc")).exits(0);
+    assert_eq!(mode("piped.pyinit"), mode("any"));
 }
 
 #[test]

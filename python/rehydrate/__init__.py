@@ -87,7 +87,7 @@ def install(*, bundles: "str | os.PathLike[str] | Iterable[str | os.PathLike[str
     unless `sys.dont_write_bytecode` is set.
 
     Modules of a bundle come from there before `sys.path` is searched, if their sources are those of which the bundle was
-    made. A bundle that cannot be used, because it is of another Python for one, is reported by a RuntimeWarning.
+    made; so do its extension modules, if they are there. A bundle that cannot be used, because it is of another Python for one, is reported by a RuntimeWarning.
 
     In a subinterpreter nothing happens, as Rust extensions cannot be loaded there.
     """

@@ -76,9 +76,9 @@ Put the modules of packages and folders into one file, from which Python imports
     python -c 'import rehydrate; rehydrate.install(bundles=["app.pybundle"]); import app'
 
 A PATH is a package (a folder with an __init__.py), a folder of modules and packages, a .py or an extension module. The code
-of a module is that of its .pyc, if it is current; else the source is compiled, and no .pyc is written. Of extension modules
-the bundle says where they lie. Folders that lie beside the bundle or below are found from there, so that both can be moved;
-others keep their path.
+of a module is that of its .pyc, if it is current; else the source is compiled, and no .pyc is written. Of extension modules,
+beside one source at least, the bundle says where they lie. Folders that lie beside the bundle or below are found from there,
+so that both can be moved; others keep their path. The bundle can be read as any new file, whoever may read the sources.
 """
 
 

@@ -1,7 +1,8 @@
 //! Imports modules from a bundle, and makes bundles of what Python code has compiled.
 //!
-//! A [`Bundle`] is a finder on `sys.meta_path`. It gives specs as importlib does, of a loader that is derived from
-//! `SourceFileLoader` and differs in `get_code`: source, resources and all else are found by the file system.
+//! A [`Bundle`] is a finder on `sys.meta_path`. It gives specs as importlib does: those of sources have a loader that is
+//! derived from `SourceFileLoader` and differs in `get_code`, those of extension modules importlib's own. Source, resources
+//! and all else are found by the file system.
 //!
 //! Invariants:
 //! - Whatever is wrong with a bundle, or with a source, importlib goes on as without us.
@@ -140,12 +141,12 @@ impl Bundle {
                 return Ok(None);
             }
         }
-        let is_possible = match module.kind {
+        let is_there = match module.kind {
             ModuleKind::Extension => hook.is_extension(file_name, name) && is_file(py, &file),
-            _ => is_unchecked || is_possible(py, &file, &module),
+            ModuleKind::Source | ModuleKind::Package => is_unchecked || is_possible(py, &file, &module),
         };
         let location = PyString::new(py, &file);
-        if !is_possible || hook.path(&location).is_none() {
+        if !is_there || hook.path(&location).is_none() {
             return Ok(None);
         }
         let loader = if module.kind == ModuleKind::Extension {

@@ -111,7 +111,7 @@ pub(crate) struct Hook {
     /// Importlib's loaders of what is not a source: extension modules, and a .pyc alone.
     pub(crate) extension_loader: Py<PyAny>,
     sourceless_loader: Py<PyAny>,
-    /// With which names of extension modules end.
+    /// What the names of extension modules end with.
     extension_suffixes: Vec<String>,
     /// How the loader reads: [`READS`], as they were.
     reads: [Py<PyAny>; READS.len()],
@@ -454,7 +454,7 @@ fn cached<'py>(
         return Ok(State::Absent);
     }
     // Importlib would write the .pyc again: so it shall.
-    if !Path::new(&pyc).exists() && hook.call_own(py, "writes", (pyc,))?.is_truthy()? {
+    if stat(py, &pyc).is_none() && hook.call_own(py, "writes", (pyc,))?.is_truthy()? {
         return Ok(State::Absent);
     }
     match execute_unstarted(py, bytes, Some(&filename)) {

@@ -19,9 +19,10 @@ use rehydrate::{Initializer, Input, Python, Source, pyc, run, verify};
 /// A PATH is a package (a folder with an __init__.py), a folder of modules and packages, a .py or an extension module. The
 /// code of each module is taken from its .pyc in __pycache__, or from the .pyinit there; it has to be current (`python -m
 /// rehydrate bundle` compiles what is not). Values that two modules or more need stand once, in a table that a process builds
-/// once. Of extension modules the bundle says where they lie. rehydrate.install(bundles=["app.pybundle"]) imports from it.
+/// once. Of extension modules, beside one source at least, the bundle says where they lie. rehydrate.install(bundles=["app.pybundle"]) imports from it.
 ///
-/// Folders that lie beside the bundle or below are found from there, so that both can be moved; others keep their path.
+/// Folders that lie beside the bundle or below are found from there, so that both can be moved; others keep their path. The
+/// bundle can be read as any new file, whoever may read the sources.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -67,12 +68,12 @@ impl Bundle {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = FoundModules::find(&self.paths).map_err(|error| Failure::Usage(error.to_string()))?;
         found.unreadable.iter().for_each(|why| complain(why));
+        let (sources, extensions) = found.apart();
         let tag = match self.python {
             Some(python) => format!("cpython-3{}", python.minor()),
-            None => only_tag(&found)?,
+            None => only_tag(&sources)?,
         };
         let level = if self.level == 0 { String::new() } else { format!(".opt-{}", self.level) };
-        let (sources, extensions) = found.apart();
         let bar = progress(sources.len());
         let read = |module: &FoundModule| {
             let code = cached(&module.file, &format!("{tag}{level}"));
@@ -167,8 +168,8 @@ fn part<'a>(module: &FoundModule, pyc: &'a [u8]) -> Result<Part<'a>, String> {
 }
 
 /// The tag of the caches, if they are of one Python.
-fn only_tag(found: &FoundModules) -> Result<String, Failure> {
-    let folders: BTreeSet<&Path> = found.modules.iter().filter_map(|module| module.file.parent()).collect();
+fn only_tag(sources: &[&FoundModule]) -> Result<String, Failure> {
+    let folders: BTreeSet<&Path> = sources.iter().filter_map(|module| module.file.parent()).collect();
     let mut tags = BTreeSet::new();
     for entry in folders.iter().filter_map(|folder| fs::read_dir(folder.join("__pycache__")).ok()).flatten().flatten() {
         let name = entry.file_name();

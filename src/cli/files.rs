@@ -34,11 +34,14 @@ impl InputFile {
         if self.is_stdin() { "<stdin>".to_owned() } else { self.path.display().to_string() }
     }
 
-    /// The permissions that what is made of it may have: as importlib gives a .pyc those of its source, to be written by
-    /// its owner.
+    /// The permissions that what is made of it may have: those of a file, to be written by its owner, as importlib gives a
+    /// .pyc those of its source. What comes through a pipe has none.
     fn mode(&self) -> u32 {
         #[cfg(unix)]
-        if let Ok(metadata) = fs::metadata(&self.path) {
+        if !self.is_stdin()
+            && let Ok(metadata) = fs::metadata(&self.path)
+            && metadata.is_file()
+        {
             use std::os::unix::fs::PermissionsExt;
             return metadata.permissions().mode() & NEW | 0o200;
         }
@@ -232,7 +235,7 @@ impl Output {
         self.write_with(NEW, bytes)
     }
 
-    /// The same, of what was made of an input: a new file can be read by nobody who cannot read that.
+    /// The same, of what was made of an input: a new file can be read by nobody who cannot read that file.
     pub(super) fn write_of(&self, input: &InputFile, bytes: &[u8]) -> Result<(), Failure> {
         self.write_with(input.mode(), bytes)
     }

@@ -1,6 +1,6 @@
 //! Finds the modules that paths name: a package, a folder of modules, a source, an extension module.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -37,18 +37,20 @@ pub struct FoundModules {
 impl FoundModules {
     /// Finds what `paths` name. A folder with an `__init__.py` is a package, and all below it; another one holds modules and
     /// packages; a source or an extension module is a module. Its name begins with the packages in which it lies.
-    /// A file is left out if importlib takes something else of its folder by that name.
+    /// A file is left out if importlib takes something else of its folder by that name, or may take an extension module of
+    /// another one.
     ///
     /// # Errors
     /// A path that is not there, that is none of these, or is not UTF-8; a module that is found twice; no source at all.
     pub fn find(paths: &[PathBuf]) -> io::Result<Self> {
         let mut found = Self::default();
-        let mut by_name = BTreeMap::new();
-        let mut extensions = Extensions::default();
+        let mut by_name: BTreeMap<String, FoundModule> = BTreeMap::new();
+        let mut unclear = BTreeSet::new();
+        let mut counts = ExtensionCounts::default();
         for path in paths {
             let path = normalized(path)?;
             let metadata = fs::metadata(&path).map_err(|error| named(&path, error))?;
-            let is_module = metadata.is_file() && named_module(&path).is_some();
+            let is_module = metadata.is_file() && is_module(&path);
             let is_package = metadata.is_dir() && path.join("__init__.py").is_file();
             if !metadata.is_dir() && !is_module {
                 return Err(refused(&path, "is neither a folder nor a .py, nor an extension module"));
@@ -68,20 +70,25 @@ impl FoundModules {
             }
             let folder = found.folder(root);
             for file in files {
-                if extensions.hide(&file) {
+                if counts.hide(&file) {
                     continue;
                 }
                 let Some(module) = module(root, folder, &file)? else { continue };
-                if let Some(FoundModule { file: other, .. }) = by_name.get(&module.name) {
-                    if *other != file {
-                        let why = format!("is module {}, and so is {}", module.name, other.display());
+                match by_name.get(&module.name) {
+                    Some(other) if other.file == file => {}
+                    // Which of the two it is depends on `sys.path`, and on the interpreter.
+                    Some(other) if [other.kind, module.kind].contains(&ModuleKind::Extension) => {
+                        unclear.insert(module.name);
+                    }
+                    Some(other) => {
+                        let why = format!("is module {}, and so is {}", module.name, other.file.display());
                         return Err(refused(&file, &why));
                     }
-                    continue;
+                    None => _ = by_name.insert(module.name.clone(), module),
                 }
-                by_name.insert(module.name.clone(), module);
             }
         }
+        by_name.retain(|name, _| !unclear.contains(name));
         found.modules = by_name.into_values().collect();
         if found.modules.iter().all(|module| module.kind == ModuleKind::Extension) {
             let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -144,9 +151,9 @@ pub fn normalized(path: &Path) -> io::Result<PathBuf> {
 
 /// How many extension modules there are of each name in the folders that were asked for.
 #[derive(Default)]
-struct Extensions(BTreeMap<PathBuf, BTreeMap<String, usize>>);
+struct ExtensionCounts(BTreeMap<PathBuf, BTreeMap<String, usize>>);
 
-impl Extensions {
+impl ExtensionCounts {
     /// Whether importlib may take something else for a file: the package of that name, or another extension module.
     ///
     /// It looks for the package first, then for the extension, which mypyc and Cython put beside the source they compile.
@@ -162,14 +169,14 @@ impl Extensions {
 
     fn count(&mut self, folder: &Path, name: &str) -> usize {
         if !self.0.contains_key(folder) {
-            self.0.insert(folder.to_owned(), extensions(folder));
+            self.0.insert(folder.to_owned(), count_extensions(folder));
         }
         self.0[folder].get(name).copied().unwrap_or_default()
     }
 }
 
 /// How many extension modules there are of each name in a folder.
-fn extensions(folder: &Path) -> BTreeMap<String, usize> {
+fn count_extensions(folder: &Path) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     // A folder that is not there has none.
     for file in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -199,6 +206,11 @@ fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{} {why}", path.display()))
 }
 
+/// Whether a file is a source or an extension module. A source that is not UTF-8 is refused later, where it is named.
+fn is_module(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "py") || named_module(file).is_some()
+}
+
 /// The files of modules below a folder whose paths are of names, in order, and what cannot be read there.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>, unreadable: &mut Vec<String>) {
     let entries = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
@@ -209,9 +221,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>, unreadable: &mut Vec<String>) {
     for entry in entries.filter_entry(is_wanted) {
         match entry {
             Ok(entry) => {
-                // What is not UTF-8 is refused later, where it is named.
-                let is_source = entry.path().extension().is_some_and(|extension| extension == "py");
-                if entry.file_type().is_file() && (is_source || named_module(entry.path()).is_some()) {
+                if entry.file_type().is_file() && is_module(entry.path()) {
                     files.push(entry.path().to_owned());
                 }
             }
@@ -318,6 +328,18 @@ mod tests {
         let names: Vec<_> = sources.iter().map(|module| &*module.name).collect();
         assert_eq!(names, ["both", "longer", "part", "pkg.inner", "plain"]);
         assert_eq!(sources[0].kind, ModuleKind::Package);
+        // Extension modules of two folders, or one and a source, are left to importlib; two sources are refused.
+        let (one, other) = (at("part"), at("both"));
+        for file in [one.join("same.so"), other.join("same.abi3.so"), one.join("mixed.py"), other.join("mixed.so")] {
+            fs::write(file, "").unwrap();
+        }
+        fs::remove_file(at("both/__init__.py")).unwrap();
+        fs::write(one.join("own.py"), "").unwrap();
+        let apart = FoundModules::find(&[one.clone(), other.clone()]).unwrap();
+        assert_eq!(apart.modules.iter().map(|module| &*module.name).collect::<Vec<_>>(), ["own"]);
+        fs::write(other.join("own.py"), "").unwrap();
+        let why = FoundModules::find(&[one, other]).unwrap_err().to_string();
+        assert!(why.contains("is module own, and so is"), "{why}");
         let names: Vec<_> = extensions.iter().map(|extension| (&*extension.name, &*extension.path)).collect();
         let wanted = ["long.so", "pyd.cp313-win_amd64.pyd", "so.so", "tagged.cpython-313-darwin.so"];
         assert_eq!(names, ["long", "pyd", "so", "tagged"].into_iter().zip(wanted).collect::<Vec<_>>());
