@@ -24,10 +24,12 @@ use num_bigint::{BigInt, Sign};
 
 use crate::caches;
 use crate::common;
-use crate::data::{FullCode, ON_STACK};
+use crate::data::{FullCode, N_SLOTS, N_TUPLES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::isa::{Instruction, Intrinsic, MAX_OPARG, OPS, Op, Oparg, Section, Table, TextClass};
+use crate::isa::{
+    INLINE, Instruction, Intrinsic, MAX_OPARG, MOVED, OPS, Op, Oparg, Operand, Section, Table, TextClass,
+};
 use crate::pyc::Header;
 use crate::python::{Field, Python};
 use crate::varint;
@@ -200,13 +202,7 @@ impl Assembler {
 
     /// The instruction with this operand. Its data goes to its section; `operands` say where its operands come from, if
     /// it says so itself.
-    fn operand(
-        &mut self,
-        op: Op,
-        rest: &[&str],
-        python: Python,
-        operands: &mut Vec<Option<u32>>,
-    ) -> Parsed<Instruction> {
+    fn operand(&mut self, op: Op, rest: &[&str], python: Python, operands: &mut Vec<Operand>) -> Parsed<Instruction> {
         let mnemonic = op.info().mnemonic;
         let one = || match rest {
             [operand] => Ok(*operand),
@@ -235,50 +231,41 @@ impl Assembler {
                     if op.has_hashes() {
                         self.sections[Section::Hashes as usize].extend(common::name_hash(&text).to_le_bytes());
                     }
-                    self.sections[Section::Names as usize].extend_from_slice(&text);
+                    self.sections[op.texts() as usize].extend_from_slice(&text);
                 }
                 small(rest.len())?
             }
-            form @ (Oparg::References | Oparg::NearReferences | Oparg::Mask | Oparg::Slots) => {
-                for word in rest {
-                    operands.push(if *word == "pop" { None } else { Some(table_number(word)?) });
+            Oparg::Mask => {
+                *operands = rest.iter().map(|word| taken_or_copied(word)).collect::<Parsed<_>>()?;
+                let n = python.layout().operands.len();
+                if !rest.is_empty() && rest.len() != n {
+                    return Err(format!("{mnemonic} takes a slot or pop for each operand"));
                 }
-                if matches!(form, Oparg::Mask | Oparg::Slots) {
-                    let n = python.layout().operands.len();
-                    if !rest.is_empty() && rest.len() != n {
-                        return Err(format!("{mnemonic} takes a slot or pop for each operand"));
-                    }
-                    operands.resize(n, None);
-                }
+                operands.resize(n, Operand::Taken);
                 let references = &mut self.sections[Section::References as usize];
-                let numbers = operands.iter().rev().map(|slot| slot.map_or(0, |slot| slot + 1));
-                match form {
-                    Oparg::Mask => operands.iter().enumerate().fold(0, |mask, (at, slot)| {
-                        slot.inspect(|slot| varint::write(references, *slot)).map_or(mask, |_| mask | 1 << at)
-                    }),
-                    Oparg::Slots => {
-                        for slot in &*operands {
-                            let slot = match slot {
-                                Some(slot) => u16::try_from(*slot).ok().filter(|slot| *slot != ON_STACK),
-                                None => Some(ON_STACK),
-                            };
-                            let slot = slot.ok_or_else(|| format!("{mnemonic} reaches slots below {ON_STACK}"))?;
-                            references.extend(slot.to_le_bytes());
-                        }
-                        0
+                operands.iter().enumerate().fold(0, |mask, (at, operand)| match operand.slot() {
+                    Some(slot) => {
+                        varint::write(references, slot);
+                        mask | 1 << at
                     }
-                    Oparg::References => {
-                        numbers.for_each(|number| varint::write(references, number));
-                        small(rest.len())?
-                    }
-                    _ => {
-                        for number in numbers {
-                            let too_far = |_| format!("{mnemonic} reaches slots below {}", u16::MAX);
-                            references.extend(u16::try_from(number).map_err(too_far)?.to_le_bytes());
-                        }
-                        small(rest.len())?
-                    }
+                    None => mask,
+                })
+            }
+            Oparg::References => {
+                *operands = rest.iter().map(|word| taken_or_copied(word)).collect::<Parsed<_>>()?;
+                for operand in operands.iter().rev() {
+                    let number = operand.slot().map_or(0, |slot| slot + 1);
+                    varint::write(&mut self.sections[Section::References as usize], number);
                 }
+                small(rest.len())?
+            }
+            Oparg::NearReferences => {
+                self.near(mnemonic, rest, operands)?;
+                small(rest.len())?
+            }
+            Oparg::Slots => {
+                self.slots(mnemonic, rest, operands)?;
+                0
             }
             Oparg::CommonConst => {
                 let operand = one()?;
@@ -314,6 +301,66 @@ impl Assembler {
             }
         };
         Ok(Instruction { op, oparg })
+    }
+
+    /// References of two bytes.
+    fn near(&mut self, mnemonic: &str, words: &[&str], operands: &mut Vec<Operand>) -> Parsed {
+        for word in words {
+            let (digits, is_moved) = word.strip_suffix('!').map_or((*word, false), |digits| (digits, true));
+            let slot = table_number(digits)?;
+            let near = u16::try_from(slot).ok().filter(|slot| slot & MOVED == 0);
+            let near = near.ok_or_else(|| format!("{mnemonic} reaches slots below {MOVED}"))?;
+            operands.push(if is_moved { Operand::Moved(slot) } else { Operand::Copied(slot) });
+            let reference = if is_moved { near | MOVED } else { near };
+            self.sections[Section::References as usize].extend(reference.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// The operands of MAKE_FULL_CODE: slots, and tuples in brackets.
+    fn slots(&mut self, mnemonic: &str, words: &[&str], operands: &mut Vec<Operand>) -> Parsed {
+        let mut heads = Vec::new();
+        let mut tuples = Vec::new();
+        let mut rest = words;
+        while let [word, after @ ..] = rest {
+            let Some(first) = word.strip_prefix('(') else {
+                let slot = table_number(word)?;
+                let limit = if heads.len() < N_TUPLES { INLINE.into() } else { 1 << u16::BITS };
+                let head = u16::try_from(slot).ok().filter(|_| slot < limit);
+                heads.push((head.ok_or_else(|| format!("{mnemonic} reaches slots below {limit}"))?, Some(slot)));
+                rest = after;
+                continue;
+            };
+            let end = rest.iter().position(|word| word.ends_with(')'));
+            let Some(end) = end.filter(|_| heads.len() < N_TUPLES) else {
+                return Err(format!("{mnemonic} takes up to {N_TUPLES} tuples first, each in brackets"));
+            };
+            let mut items = rest[..=end].to_vec();
+            items[0] = first;
+            items[end] = items[end].strip_suffix(')').unwrap_or_default();
+            items.retain(|word| !word.is_empty());
+            let n = u16::try_from(items.len()).ok().filter(|n| n & INLINE == 0).ok_or("too many items")?;
+            heads.push((n | INLINE, None));
+            tuples.push(items);
+            rest = &rest[end + 1..];
+        }
+        if heads.len() != N_SLOTS {
+            return Err(format!("{mnemonic} takes {N_SLOTS} operands, each a slot or a tuple in brackets"));
+        }
+        for (head, _) in &heads {
+            self.sections[Section::References as usize].extend(head.to_le_bytes());
+        }
+        let mut tuples = tuples.into_iter();
+        for (head, slot) in heads {
+            match slot {
+                Some(slot) => operands.push(Operand::Copied(slot)),
+                None => {
+                    operands.push(Operand::Tuple(u32::from(head & !INLINE)));
+                    self.near(mnemonic, &tuples.next().unwrap_or_default(), operands)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The instruction that takes these bytes.
@@ -526,6 +573,11 @@ fn number(word: &str) -> Parsed<u32> {
         return Err(format!("{} is no number", said(word)));
     }
     word.parse().map_err(|_| out_of_range(word))
+}
+
+/// `pop`, or a slot.
+fn taken_or_copied(word: &str) -> Parsed<Operand> {
+    if word == "pop" { Ok(Operand::Taken) } else { table_number(word).map(Operand::Copied) }
 }
 
 /// A length that an oparg has room for.
@@ -832,7 +884,13 @@ mod tests {
             ("LOAD_FAST 0", "LOAD_FAST needs 1 values and the stack holds 0"),
             ("COPY 0", "COPY 0: a distance begins at 1"),
             ("BUILD_TUPLE_NEAR 0", "BUILD_TUPLE_NEAR needs 1 values and the stack holds 0"),
-            ("BUILD_TUPLE_NEAR pop", "BUILD_TUPLE_NEAR needs 1 values and the stack holds 0"),
+            ("BUILD_TUPLE_NEAR pop", "pop is no number"),
+            ("BUILD_TUPLE_NEAR 32768!", "BUILD_TUPLE_NEAR reaches slots below 32768"),
+            ("BUILD_TUPLE_FROM 0!", "0! is no number"),
+            ("MAKE_FULL_CODE", "MAKE_FULL_CODE takes 6 operands, each a slot or a tuple in brackets"),
+            ("MAKE_FULL_CODE 0 0 0 0 0 0 0", "MAKE_FULL_CODE takes 6 operands, each a slot or a tuple in brackets"),
+            ("MAKE_FULL_CODE (0 1", "MAKE_FULL_CODE takes up to 3 tuples first, each in brackets"),
+            ("MAKE_FULL_CODE 0 0 0 (0) 0 0", "MAKE_FULL_CODE takes up to 3 tuples first, each in brackets"),
             ("BUILD_TUPLE 2", "BUILD_TUPLE needs 2 values and the stack holds 0"),
             ("LOAD_COMMON_CONST Nothing", "Nothing is no common constant"),
             ("LOAD_COMMON_NAME join", "join is no str literal"),
@@ -887,8 +945,8 @@ mod tests {
         let Input::Source(source) = Input::read(greeting, None).unwrap() else { unreachable!("it is a .pyc") };
         let initializer = compile(&source, Options { profile: Profile::Load, ..Options::default() }).unwrap();
         assert_eq!(
-            said(".python 3.10\nMAKE_FULL_CODE\nRETURN_VALUE"),
-            "line 2: MAKE_FULL_CODE needs 7 values and the stack holds 0"
+            said(".python 3.10\nMAKE_FULL_CODE () () () 0 0 0\nRETURN_VALUE"),
+            "line 2: MAKE_CODE lacks co_argcount"
         );
         let listing = disassemble(&verify(initializer.image.clone()).unwrap(), initializer.header_bytes()).to_string();
         assert_eq!(assemble(&listing).unwrap(), initializer.encode().unwrap());
@@ -901,12 +959,49 @@ mod tests {
             changed("co_stacksize=3", "co_stacksize=65536"),
             "MAKE_FULL_CODE has room for numbers of 16 bits, from 0 on"
         );
-        assert_eq!(changed("pop 0 pop", "pop 65535 pop"), "BUILD_TUPLE_NEAR reaches slots below 65535");
-        assert_eq!(changed("4 pop pop 0 0 1", "65535 pop pop 0 0 1"), "MAKE_FULL_CODE reaches slots below 65535");
+        assert_eq!(changed("(2 0 3)", "(2 0 32768)"), "MAKE_FULL_CODE reaches slots below 32768");
+        assert_eq!(
+            changed("MAKE_FULL_CODE     11 ", "MAKE_FULL_CODE 32768 "),
+            "MAKE_FULL_CODE reaches slots below 32768"
+        );
+        assert_eq!(changed("(1) 0 0 4", "(1) 65536 0 4"), "MAKE_FULL_CODE reaches slots below 65536");
+        assert_eq!(changed("(1) 0 0 4", "(1) 65535 0 4"), "MAKE_FULL_CODE needs 65536 values and the stack holds 13");
+        assert_eq!(changed("(1) 0 0 4", "(1) 0 0 99"), "MAKE_FULL_CODE needs 100 values and the stack holds 13");
+        assert_eq!(changed("(1) 0 0 4", "(99) 0 0 4"), "MAKE_FULL_CODE needs 100 values and the stack holds 13");
+        assert_eq!(
+            changed("(1) 0 0 4", "(12) 0 0 4"),
+            "co_localsplusnames is a tuple with other items, not a tuple of str"
+        );
         assert_eq!(changed("co_linetable ", "co_linetable stripped "), "co_linetable of Python 3.13 has no caches");
         let mut image = initializer.image.clone();
         image.sections[Section::Hashes as usize].to_mut()[0] ^= 1;
         assert!(verify(image).unwrap_err().to_string().contains("the hash is another name's"));
+    }
+
+    #[test]
+    fn a_slot_whose_value_was_moved_is_empty() {
+        let listing = |lines: &[&str]| format!(".python 3.13\n{}\nRETURN_VALUE\n", lines.join("\n"));
+        let start = ["MAKE_STRING 'a'", "MAKE_STRING 'b'", "BUILD_TUPLE_NEAR 0 1! 0"];
+        assert_eq!(said(&listing(&start)), "nothing");
+        for (line, why) in [
+            ("BUILD_TUPLE_NEAR 0 1", "BUILD_TUPLE_NEAR 2: it reaches a slot whose value was moved"),
+            ("BUILD_TUPLE_NEAR 0 1!", "BUILD_TUPLE_NEAR 2: it reaches a slot whose value was moved"),
+            ("BUILD_TUPLE_NEAR 0! 0", "BUILD_TUPLE_NEAR 2: it reaches a slot whose value was moved"),
+            ("BUILD_TUPLE_NEAR 0! 0!", "BUILD_TUPLE_NEAR 2: it reaches a slot whose value was moved"),
+            ("BUILD_TUPLE_NEAR 0! 2 9", "BUILD_TUPLE_NEAR needs 10 values and the stack holds 3"),
+            ("BUILD_TUPLE_FROM 1 pop", "BUILD_TUPLE_FROM 2: it reaches a slot whose value was moved"),
+            ("BUILD_TUPLE_FROM pop pop pop", "BUILD_TUPLE_FROM 3: it reaches a slot whose value was moved"),
+            ("BUILD_TUPLE 2", "BUILD_TUPLE 2: it reaches a slot whose value was moved"),
+            ("LOAD_FAST 1", "LOAD_FAST 1: it reaches a slot whose value was moved"),
+            ("COPY 2", "COPY 2: it reaches a slot whose value was moved"),
+            ("LIST_APPEND 1", "LIST_APPEND 1: the value it reaches has another type"),
+        ] {
+            assert_eq!(said(&listing(&[&start[..], &[line]].concat())), format!("line 5: {why}"));
+        }
+        let moved = ["MAKE_STRING 'a'", "BUILD_TUPLE_NEAR 0!", "BUILD_LIST 1"];
+        assert_eq!(said(&listing(&moved[..2])), "nothing");
+        let top = ["BUILD_LIST 0", "MAKE_STRING 'a'", "BUILD_TUPLE_NEAR 1!", "LIST_APPEND 2"];
+        assert_eq!(said(&listing(&top)), "line 6: RETURN_VALUE 0: it reaches a slot whose value was moved");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::caches::has_caches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::isa::{Instruction, Op, Section, Table};
+use crate::isa::{INLINE, Instruction, MOVED, Op, Operand, Section, Table};
 use crate::python::{CodeNumbers, Field, Layout, Python};
 use crate::varint;
 
@@ -29,8 +29,8 @@ const MAX_NUMBERS: usize = 7;
 /// Operands of MAKE_FULL_CODE.
 pub(crate) const N_SLOTS: usize = 6;
 
-/// Says of an operand of MAKE_FULL_CODE that it is taken from the stack.
-pub(crate) const ON_STACK: u16 = u16::MAX;
+/// The first so many of them may be tuples of its own: names, constants, names of variables.
+pub(crate) const N_TUPLES: usize = 3;
 
 /// Most tables that a code object of any version has.
 pub(crate) const MAX_TABLES: usize = 4;
@@ -148,7 +148,7 @@ impl<'v> Data<'v> {
         }
     }
 
-    /// Where the operands of MAKE_FULL_CODE come from: slots, or [`ON_STACK`].
+    /// Where the operands of MAKE_FULL_CODE come from: slots, or, of the first ones, lengths of tuples and [`INLINE`].
     #[inline(always)]
     pub(crate) fn slots(&mut self) -> Result<[u16; N_SLOTS]> {
         let rest = &mut self.rest[Section::References as usize];
@@ -197,11 +197,11 @@ impl<'v> Data<'v> {
         Ok(counts)
     }
 
-    /// The text of one str of MAKE_STRINGS, MAKE_NAMES or MAKE_IDENTIFIERS. Hashes stand apart.
+    /// The text of one str of an instruction that makes many. Hashes stand apart.
     #[inline(always)]
-    pub(crate) fn text(&mut self) -> Result<&'v [u8]> {
+    pub(crate) fn text(&mut self, op: Op) -> Result<&'v [u8]> {
         let len = self.count()?;
-        self.take(Section::Names, len)
+        self.take(op.texts(), len)
     }
 
     /// The hashes of so many of them.
@@ -210,41 +210,53 @@ impl<'v> Data<'v> {
         Ok(self.take(Section::Hashes, n_bytes)?.as_chunks().0)
     }
 
-    /// Where the operands of an instruction come from, if it says so: a slot, or `None` for the stack.
+    /// Where the operands of an instruction come from, if it says so.
     pub(crate) fn operands(
         &mut self,
         Instruction { op, oparg }: Instruction,
         python: Python,
-        operands: &mut Vec<Option<u32>>,
+        operands: &mut Vec<Operand>,
     ) -> Result<()> {
         operands.clear();
         match op {
             Op::BuildTupleFrom => {
                 for _ in 0..oparg {
-                    operands.push(self.reference()?.checked_sub(1));
+                    operands.push(self.reference()?.checked_sub(1).map_or(Operand::Taken, Operand::Copied));
                 }
                 // They stand there the last first.
                 operands.reverse();
             }
-            Op::BuildTupleNear => {
-                let Some(n_bytes) = oparg.checked_mul(2) else {
-                    return Err(self.cut_short(Section::References, oparg));
-                };
-                let (references, _) = self.take(Section::References, n_bytes)?.as_chunks();
-                let slot = |reference: &[u8; 2]| u32::from(u16::from_le_bytes(*reference)).checked_sub(1);
-                operands.extend(references.iter().rev().map(slot));
-            }
+            Op::BuildTupleNear => self.near(oparg, operands)?,
             Op::MakeFullCode => {
-                operands.extend(self.slots()?.map(|slot| (slot != ON_STACK).then_some(u32::from(slot))));
+                for (at, slot) in self.slots()?.into_iter().enumerate() {
+                    if at < N_TUPLES && slot & INLINE != 0 {
+                        let n = u32::from(slot & !INLINE);
+                        operands.push(Operand::Tuple(n));
+                        self.near(n, operands)?;
+                    } else {
+                        operands.push(Operand::Copied(slot.into()));
+                    }
+                }
             }
             Op::MakeCode => {
                 for at in 0..python.layout().operands.len() {
                     let is_copied = oparg >> at & 1 != 0;
-                    operands.push(if is_copied { Some(self.reference()?) } else { None });
+                    operands.push(if is_copied { Operand::Copied(self.reference()?) } else { Operand::Taken });
                 }
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// So many references of two bytes.
+    fn near(&mut self, n: u32, operands: &mut Vec<Operand>) -> Result<()> {
+        let Some(n_bytes) = n.checked_mul(2) else { return Err(self.cut_short(Section::References, n)) };
+        let (references, _) = self.take(Section::References, n_bytes)?.as_chunks();
+        operands.extend(references.iter().map(|reference| match u16::from_le_bytes(*reference) {
+            slot if slot & MOVED == 0 => Operand::Copied(slot.into()),
+            slot => Operand::Moved((slot & !MOVED).into()),
+        }));
         Ok(())
     }
 

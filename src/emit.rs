@@ -6,22 +6,23 @@
 //! - A value that is on the stack is referred to by LOAD_FAST or COPY, whichever is shorter.
 //! - Instructions that copy their operands themselves are used in profiles in which no value is kept: what is on the stack
 //!   for them when their value is begun is what is there when it is made.
+//! - For loaders, what is made in place for a value stands in a slot, too, out of which it is moved: the stack only grows.
 
 use std::borrow::Cow;
 
 use crate::caches;
 use crate::common;
-use crate::data::{FullCode, ON_STACK};
+use crate::data::{FullCode, N_TUPLES};
 use crate::error::{ErrorKind, Result};
 use crate::graph::{Graph, NodeId};
 use crate::heap::{CodeId, Object, Str};
 use crate::image::Image;
-use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
+use crate::isa::{INLINE, Instruction, Intrinsic, MOVED, Op, Operand, Section, Table};
 use crate::key::Sharing;
 use crate::profile::Profile;
 use crate::python::Field;
 use crate::schedule::Schedule;
-use crate::share::{Decision, Shared, fewest_bytes, immediate};
+use crate::share::{Decision, Shared, fewest_bytes, immediate, is_from_slots};
 use crate::varint;
 
 /// How an initializer ends.
@@ -57,11 +58,33 @@ pub fn emit(
     dialect: Dialect,
     budget: usize,
 ) -> Result<Image<'static>> {
-    Ok(Emitter::new(graph, shared, schedule, dialect, budget).emit()?.0)
+    let (image, _) = emit_with(graph, shared, schedule, dialect, budget, None)?;
+    Ok(image)
+}
+
+fn emit_with(
+    graph: &Graph<'_, '_>,
+    shared: &Shared,
+    schedule: &Schedule,
+    dialect: Dialect,
+    budget: usize,
+    trace: Option<Trace>,
+) -> Result<(Image<'static>, Option<Trace>)> {
+    let uses_slots = dialect.profile.uses_slots(graph.heap.python());
+    let emitter = |uses_slots| Emitter {
+        uses_slots,
+        trace: trace.clone(),
+        ..Emitter::new(graph, shared, schedule, dialect, budget)
+    };
+    match if uses_slots { emitter(true).emit()? } else { None } {
+        Some(emitted) => Ok(emitted),
+        // A slot is too far away for references of two bytes.
+        None => Ok(emitter(false).emit()?.expect("other references reach all slots")),
+    }
 }
 
 /// Where the values were made, for those who ask how. Of what is made several times, the last time counts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Trace {
     /// By node: where the instruction ends that made it.
     made_at: Vec<u32>,
@@ -86,9 +109,8 @@ pub(crate) fn emit_traced(
     dialect: Dialect,
     budget: usize,
 ) -> Result<(Image<'static>, Trace)> {
-    let mut emitter = Emitter::new(graph, shared, schedule, dialect, budget);
-    emitter.trace = Some(Trace { made_at: vec![NONE; graph.len()], made_in: vec![NONE; graph.len()] });
-    let (image, trace) = emitter.emit()?;
+    let trace = Trace { made_at: vec![NONE; graph.len()], made_in: vec![NONE; graph.len()] };
+    let (image, trace) = emit_with(graph, shared, schedule, dialect, budget, Some(trace))?;
     Ok((image, trace.expect("it was there")))
 }
 
@@ -107,8 +129,26 @@ struct Frame<'g> {
     id: NodeId,
     /// Those that are still to come.
     operands: &'g [NodeId],
-    /// How many operands it copies itself; `None` if it takes all of them from the stack.
-    n_copied: Option<u32>,
+    way: Way,
+}
+
+/// How a value gets its operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the stack, but for those that it copies itself, if it does.
+    Stack { n_copied: Option<u32> },
+    /// From slots: each is copied or moved.
+    Near,
+    /// From slots, as MAKE_FULL_CODE.
+    Full,
+    /// It is an operand of MAKE_FULL_CODE, which gets those of it from slots, too.
+    Inline,
+}
+
+impl Way {
+    fn is_near(self) -> bool {
+        !matches!(self, Self::Stack { .. })
+    }
 }
 
 struct Emitter<'g> {
@@ -124,6 +164,12 @@ struct Emitter<'g> {
     height: u32,
     max_height: u32,
     frames: Vec<Frame<'g>>,
+    /// Whether values get their operands from slots, if they can.
+    uses_slots: bool,
+    /// Where the operands stand that were made, or are there, of the values that get them from slots.
+    references: Vec<Operand>,
+    /// A slot was too far away for that.
+    is_too_far: bool,
     /// By node: the number of the table that holds it, in its section. Empty until the first table.
     table_numbers: Vec<u32>,
     /// By node: how many code objects have it as a table, 2 for more. Empty if all tables are numbered.
@@ -157,6 +203,9 @@ impl<'g> Emitter<'g> {
             height: 0,
             max_height: 0,
             frames: Vec::new(),
+            uses_slots: false,
+            references: Vec::new(),
+            is_too_far: false,
             table_numbers: Vec::new(),
             quickens: Vec::new(),
             table_users: if dialect.profile.is_for_loaders() { table_users(graph) } else { Vec::new() },
@@ -167,11 +216,15 @@ impl<'g> Emitter<'g> {
         }
     }
 
-    fn emit(mut self) -> Result<(Image<'static>, Option<Trace>)> {
+    /// `None` if a slot is too far away.
+    fn emit(mut self) -> Result<Option<(Image<'static>, Option<Trace>)>> {
         self.slots()?;
         self.deferred()?;
-        self.value(self.graph.root)?;
+        self.value(self.graph.root, self.uses_slots)?;
         self.end(self.dialect.end)?;
+        if self.is_too_far {
+            return Ok(None);
+        }
         let image = Image {
             magic: self.graph.heap.python().magic(),
             max_stack: self.max_height,
@@ -181,7 +234,7 @@ impl<'g> Emitter<'g> {
             sections: self.sections.map(Cow::Owned),
             source: None,
         };
-        Ok((image, self.trace))
+        Ok(Some((image, self.trace)))
     }
 
     fn slots(&mut self) -> Result<()> {
@@ -206,7 +259,8 @@ impl<'g> Emitter<'g> {
                         self.pushed();
                         self.made(id);
                     }
-                    None => self.value(id)?,
+                    // What is made in place for it would stand below it.
+                    None => self.value(id, self.uses_slots && self.are_placed(id))?,
                 }
             }
             at += 1;
@@ -214,7 +268,12 @@ impl<'g> Emitter<'g> {
         Ok(())
     }
 
-    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS, LOAD_MANY_NAMES, LOAD_MANY_CONSTS.
+    /// Whether all operands of a value are on the stack.
+    fn are_placed(&self, id: NodeId) -> bool {
+        self.graph.operands(id).iter().all(|operand| self.place_of[operand.index()] != NONE)
+    }
+
+    /// MAKE_STRINGS, MAKE_NAMES, MAKE_IDENTIFIERS, MAKE_TEXTS, LOAD_MANY_NAMES, LOAD_MANY_CONSTS.
     fn batch(&mut self, op: Op, ids: &[NodeId]) {
         self.op(op, u32::try_from(ids.len()).expect("no more than nodes"));
         for &id in ids {
@@ -225,7 +284,7 @@ impl<'g> Emitter<'g> {
                 continue;
             }
             let Object::Str(text) = *self.graph.object(id) else { unreachable!("only str are batched") };
-            let len = self.take(Section::Names, text.raw().0);
+            let len = self.take(op.texts(), text.raw().0);
             varint::write(&mut self.sections[Section::Counts as usize], len);
             if op.has_hashes() {
                 self.take(Section::Hashes, &common::name_hash(text.raw().0).to_le_bytes());
@@ -241,7 +300,7 @@ impl<'g> Emitter<'g> {
                 if matches!(self.graph.object(*id), Object::Dict(_)) { (Op::MapAdd, 2) } else { (Op::ListAppend, 1) };
             for values in fills.chunks_exact(step) {
                 for value in values {
-                    self.value(*value)?;
+                    self.value(*value, false)?;
                 }
                 self.pop(step as u32);
                 self.op(op, self.height - slot);
@@ -260,25 +319,32 @@ impl<'g> Emitter<'g> {
         Ok(())
     }
 
-    /// Brings one value onto the stack, with everything that is made in place for it.
-    fn value(&mut self, id: NodeId) -> Result<()> {
+    /// Brings one value onto the stack, with everything that is made in place for it; in slots, if it is to get them from there.
+    fn value(&mut self, id: NodeId, from_slots: bool) -> Result<()> {
         if self.at_once(id) {
             return self.check_budget();
         }
-        let mut frame = self.open(id);
+        let outermost = if from_slots { Way::Near } else { Way::Stack { n_copied: None } };
+        let mut frame = self.open(id, outermost);
         loop {
             match self.operands(&mut frame)? {
                 Some(operand) => {
-                    let operand = self.open(operand);
+                    let operand = self.open(operand, frame.way);
                     self.frames.push(std::mem::replace(&mut frame, operand));
                 }
                 None => {
-                    self.finish(frame.id, frame.n_copied);
-                    self.made(frame.id);
-                    self.check_budget()?;
+                    let is_made = frame.way != Way::Inline;
+                    if is_made {
+                        self.finish(frame.id, frame.way);
+                        self.made(frame.id);
+                        self.check_budget()?;
+                    }
                     match self.frames.pop() {
                         Some(outer) => frame = outer,
                         None => return Ok(()),
+                    }
+                    if is_made && frame.way.is_near() {
+                        self.refer_to_top();
                     }
                 }
             }
@@ -289,13 +355,41 @@ impl<'g> Emitter<'g> {
     fn operands(&mut self, frame: &mut Frame<'g>) -> Result<Option<NodeId>> {
         while let Some((&operand, rest)) = frame.operands.split_first() {
             frame.operands = rest;
-            let is_copied = frame.n_copied.is_some() && self.place_of[operand.index()] != NONE;
-            if !is_copied && !self.at_once(operand) {
-                return Ok(Some(operand));
+            let place = self.place_of[operand.index()];
+            match frame.way {
+                Way::Stack { n_copied } if n_copied.is_some() && place != NONE => {}
+                Way::Near | Way::Full | Way::Inline if place != NONE => {
+                    let is_moved = self.is_moved(operand);
+                    self.references.push(if is_moved { Operand::Moved(place) } else { Operand::Copied(place) });
+                }
+                way => {
+                    if !self.at_once(operand) {
+                        return Ok(Some(operand));
+                    }
+                    if way.is_near() {
+                        self.refer_to_top();
+                    }
+                }
             }
             self.check_budget()?;
         }
         Ok(None)
+    }
+
+    /// Notes that an operand was made, which stands on top.
+    fn refer_to_top(&mut self) {
+        self.references.push(Operand::Moved(self.height - 1));
+    }
+
+    /// Whether a value that waits in a slot is needed once, and counted. Bytes may be a table, too.
+    fn is_moved(&self, id: NodeId) -> bool {
+        let is_counted = match self.graph.object(id) {
+            Object::Str(text) => !text.is_interned() && !text.is_cached(),
+            Object::Int(_) => immediate(self.graph, id, self.dialect.profile).is_none(),
+            Object::Long(_) | Object::Float(_) | Object::Complex { .. } => true,
+            _ => false,
+        };
+        is_counted && self.graph.uses(id) == 1 && self.graph.common(id).is_none()
     }
 
     /// Brings a value onto the stack if that takes no other value; else it is to be opened.
@@ -315,11 +409,16 @@ impl<'g> Emitter<'g> {
         true
     }
 
-    fn open(&mut self, id: NodeId) -> Frame<'g> {
+    fn open(&mut self, id: NodeId, outer: Way) -> Frame<'g> {
         let operands = self.graph.operands(id);
-        let n_copied = self.n_copied(id, operands);
-        let is_all_copied = n_copied.is_some_and(|n| n as usize == operands.len());
-        Frame { id, operands: if is_all_copied { &[] } else { operands }, n_copied }
+        let way = match self.graph.object(id) {
+            Object::Code(_) if outer.is_near() && self.full_numbers(id).is_some() => Way::Full,
+            Object::Tuple(_) if outer == Way::Full && is_from_slots(self.graph, id) => Way::Inline,
+            _ if outer.is_near() && is_from_slots(self.graph, id) => Way::Near,
+            _ => Way::Stack { n_copied: self.n_copied(id, operands) },
+        };
+        let is_all_copied = matches!(way, Way::Stack { n_copied: Some(n) } if n as usize == operands.len());
+        Frame { id, operands: if is_all_copied { &[] } else { operands }, way }
     }
 
     /// How many operands of a value are copied by the instruction that makes it, if that is shorter.
@@ -473,23 +572,22 @@ impl<'g> Emitter<'g> {
         self.op(intrinsic.op(), intrinsic.operand());
     }
 
-    /// Makes a value, of the operands that are on the stack and of those that it copies itself.
-    fn finish(&mut self, id: NodeId, n_copied: Option<u32>) {
+    /// Makes a value, of the operands that are on the stack and of those that it copies or moves itself.
+    fn finish(&mut self, id: NodeId, way: Way) {
         let operands = self.graph.operands(id);
         let n_operands = u32::try_from(operands.len()).expect("inputs are below 2 GiB");
+        let n_copied = match way {
+            Way::Stack { n_copied } => n_copied,
+            Way::Near | Way::Full | Way::Inline => Some(n_operands),
+        };
         match self.graph.object(id) {
+            Object::Tuple(_) if way.is_near() => self.near_tuple(n_operands),
             Object::Tuple(_) if n_copied.is_some() => {
                 // The number of nothing is 0.
                 let number = |operand: &NodeId| self.place_of[operand.index()].wrapping_add(1);
-                let is_near = self.dialect.profile.is_for_loaders()
-                    && operands.iter().all(|operand| u16::try_from(number(operand)).is_ok());
                 let section = &mut self.sections[Section::References as usize];
-                if is_near {
-                    operands.iter().rev().for_each(|operand| section.extend((number(operand) as u16).to_le_bytes()));
-                } else {
-                    operands.iter().rev().for_each(|operand| varint::write(section, number(operand)));
-                }
-                self.op(if is_near { Op::BuildTupleNear } else { Op::BuildTupleFrom }, n_operands);
+                operands.iter().rev().for_each(|operand| varint::write(section, number(operand)));
+                self.op(Op::BuildTupleFrom, n_operands);
             }
             Object::Tuple(_) => self.op(Op::BuildTuple, n_operands),
             Object::List(_) => self.op(Op::BuildList, n_operands),
@@ -497,51 +595,122 @@ impl<'g> Emitter<'g> {
             Object::Dict(_) => self.op(Op::BuildMap, n_operands / 2),
             Object::Slice(_) => self.op(Op::BuildSlice, n_operands),
             Object::FrozenSet(_) => {
-                self.op(Op::BuildTuple, n_operands);
+                match way.is_near() {
+                    true => self.near_tuple(n_operands),
+                    false => self.op(Op::BuildTuple, n_operands),
+                }
                 self.intrinsic(Intrinsic::MakeFrozenSet);
             }
             Object::FrozenDict(_) => {
                 self.op(Op::BuildMap, n_operands / 2);
                 self.intrinsic(Intrinsic::MakeFrozenDict);
             }
-            Object::Code(code) => self.code(id, *code, n_copied.is_some()),
+            Object::Code(_) if way == Way::Full => self.full_code(id),
+            Object::Code(code) => self.code(id, *code, way),
             other => unreachable!("{} has no operands", other.type_name()),
         }
         self.pop(n_operands - n_copied.unwrap_or(0));
         self.pushed();
     }
 
-    /// MAKE_CODE or MAKE_FULL_CODE, its numbers, and its tables: see [`Table`].
-    fn code(&mut self, id: NodeId, code: CodeId, copies: bool) {
+    /// BUILD_TUPLE_NEAR, of the operands that were brought last.
+    fn near_tuple(&mut self, n: u32) {
+        let first = self.references.len() - n as usize;
+        let references = self.references.split_off(first);
+        self.near(&references);
+        self.op(Op::BuildTupleNear, n);
+    }
+
+    /// References of two bytes.
+    fn near(&mut self, references: &[Operand]) {
+        for reference in references {
+            let slot = self.near_slot(*reference, MOVED.into());
+            let moved = if matches!(reference, Operand::Moved(_)) { MOVED } else { 0 };
+            self.take(Section::References, &(slot | moved).to_le_bytes());
+        }
+    }
+
+    /// A slot below a limit.
+    fn near_slot(&mut self, operand: Operand, limit: u32) -> u16 {
+        let slot = operand.slot().filter(|slot| *slot < limit).and_then(|slot| u16::try_from(slot).ok());
+        self.is_too_far |= slot.is_none();
+        slot.unwrap_or_default()
+    }
+
+    /// MAKE_FULL_CODE.
+    fn full_code(&mut self, id: NodeId) {
+        let operands = self.graph.operands(id);
+        // By operand: how many items it has, if it is a tuple of the code object's own.
+        let n_items: Vec<Option<usize>> = (operands.iter().enumerate())
+            .map(|(at, operand)| {
+                (at < N_TUPLES && self.is_inline(*operand)).then(|| self.graph.operands(*operand).len())
+            })
+            .collect();
+        let n_references: usize = n_items.iter().map(|n| n.unwrap_or(1)).sum();
+        let references = self.references.split_off(self.references.len() - n_references);
+        let (mut rest, mut items) = (&references[..], Vec::new());
+        for (at, n) in n_items.into_iter().enumerate() {
+            let (operand, after) = rest.split_at(n.unwrap_or(1));
+            rest = after;
+            let head = match n {
+                Some(n) => {
+                    items.extend_from_slice(operand);
+                    let n = u16::try_from(n).ok().filter(|n| n & INLINE == 0);
+                    self.is_too_far |= n.is_none();
+                    n.unwrap_or_default() | INLINE
+                }
+                None => self.near_slot(operand[0], if at < N_TUPLES { INLINE.into() } else { 1 << u16::BITS }),
+            };
+            self.take(Section::References, &head.to_le_bytes());
+        }
+        self.near(&items);
+        let (small, large) = self.full_numbers(id).expect("it was asked when the code object was begun");
+        let mut full = FullCode { small, large, tables: [0; _] };
+        let fields = &self.graph.heap.python().layout().tables;
+        for ((to, field), &table) in full.tables.iter_mut().zip(fields).zip(self.graph.tables(id)) {
+            let (table, is_numbered) = self.table(table, *field, true);
+            *to = table.full_number(is_numbered);
+        }
+        full.write(&mut self.sections[Section::Counts as usize]);
+        self.op(Op::MakeFullCode, 0);
+    }
+
+    /// Whether MAKE_FULL_CODE makes an operand itself.
+    fn is_inline(&self, id: NodeId) -> bool {
+        let is_made = self.place_of[id.index()] == NONE && !matches!(self.shared.decision(id), Decision::Load(_));
+        is_made && matches!(self.graph.object(id), Object::Tuple(_)) && is_from_slots(self.graph, id)
+    }
+
+    /// MAKE_CODE, its numbers, and its tables: see [`Table`].
+    fn code(&mut self, id: NodeId, code: CodeId, way: Way) {
         let layout = self.graph.heap.python().layout();
         let code = self.graph.heap.code(code);
-        let numbers = layout.numbers.iter().map(|field| code.number(*field));
-        let operands = self.graph.operands(id);
-        let slot = |emitter: &Self, operand: &NodeId| {
-            Some(emitter.place_of[operand.index()]).filter(|place| copies && *place != NONE)
-        };
-        if let Some((small, large)) = self.full_numbers(id, numbers.clone()) {
-            for operand in operands {
-                let slot = slot(self, operand).map_or(ON_STACK, |slot| slot as u16);
-                self.take(Section::References, &slot.to_le_bytes());
-            }
-            let mut full = FullCode { small, large, tables: [0; _] };
-            for ((to, field), &table) in full.tables.iter_mut().zip(&layout.tables).zip(self.graph.tables(id)) {
-                let (table, is_numbered) = self.table(table, *field, true);
-                *to = table.full_number(is_numbered);
-            }
-            full.write(&mut self.sections[Section::Counts as usize]);
-            return self.op(Op::MakeFullCode, 0);
+        for field in &layout.numbers {
+            varint::write(&mut self.sections[Section::Counts as usize], code.number(*field).cast_unsigned());
         }
-        numbers.for_each(|number| varint::write(&mut self.sections[Section::Counts as usize], number.cast_unsigned()));
         for (field, &table) in layout.tables.iter().zip(self.graph.tables(id)) {
             let has_caches = *field == Field::Code && caches::has_caches(self.graph.heap.python());
             let (table, _) = self.table(table, *field, false);
             varint::write(&mut self.sections[Section::Counts as usize], table.number(has_caches));
         }
+        let operands = self.graph.operands(id);
+        let references = match way {
+            Way::Stack { n_copied: None } => Vec::new(),
+            Way::Stack { .. } => {
+                let place = |operand: &NodeId| Some(self.place_of[operand.index()]).filter(|place| *place != NONE);
+                operands.iter().map(place).collect()
+            }
+            // It copies only.
+            _ => self
+                .references
+                .split_off(self.references.len() - operands.len())
+                .into_iter()
+                .map(Operand::slot)
+                .collect(),
+        };
         let mut mask = 0;
-        for (at, operand) in operands.iter().enumerate() {
-            if let Some(place) = slot(self, operand) {
+        for (at, place) in references.into_iter().enumerate() {
+            if let Some(place) = place {
                 mask |= 1 << at;
                 varint::write(&mut self.sections[Section::References as usize], place);
             }
@@ -558,20 +727,15 @@ impl<'g> Emitter<'g> {
         })
     }
 
-    /// The numbers of MAKE_FULL_CODE for a code object, if it is made by that: the profile wants it, the version has it, the
-    /// bytecode is one that can be quickened, and there is room for its numbers, lengths and slots.
-    fn full_numbers(&mut self, id: NodeId, numbers: impl Iterator<Item = i32>) -> Option<([u16; 4], [u32; 2])> {
-        let python = self.graph.heap.python();
-        if !self.dialect.profile.is_for_loaders() || python.first_traceable(&[]).is_none() {
+    /// The numbers of MAKE_FULL_CODE for a code object, if it can be made by that: the bytecode is one that can be quickened, and
+    /// there is room for its numbers and lengths.
+    fn full_numbers(&mut self, id: NodeId) -> Option<([u16; 4], [u32; 2])> {
+        let graph = self.graph;
+        let Object::Code(code) = *graph.object(id) else { return None };
+        if self.tables(id).any(|(_, table)| table.len() > FullCode::MAX_TABLE) || !self.is_quickened(id) {
             return None;
         }
-        let is_far = |operand: &NodeId| (u32::from(ON_STACK)..NONE).contains(&self.place_of[operand.index()]);
-        if self.graph.operands(id).iter().any(is_far)
-            || self.tables(id).any(|(_, table)| table.len() > FullCode::MAX_TABLE)
-            || !self.is_quickened(id)
-        {
-            return None;
-        }
+        let numbers = graph.heap.python().layout().numbers.iter().map(|field| graph.heap.code(code).number(*field));
         FullCode::of_numbers(numbers.collect::<Vec<_>>().try_into().ok()?)
     }
 

@@ -28,7 +28,7 @@ use crate::varint;
 pub const MAGIC: [u8; 4] = *b"PYI.";
 
 /// The version of the container that is written and read.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// A decoded container. Nothing in it is checked yet: see [`crate::verify()`].
 #[derive(Debug, Clone, PartialEq, Eq)]

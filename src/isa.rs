@@ -177,13 +177,14 @@ pub enum Oparg {
     /// Values, each with a number in [`Section::References`]: 0 takes it from the stack, n + 1 copies slot n. The last value
     /// comes first there, so that a loader meets what it takes from the top down.
     References,
-    /// As [`Oparg::References`], two bytes each.
+    /// Values, each with two bytes in [`Section::References`]: a slot, which is copied, or a slot and 0x8000, which is
+    /// moved.
     NearReferences,
     /// A bit for each operand, the lowest for the first pushed: 1 copies the slot that stands in [`Section::References`],
     /// 0 takes it from the stack.
     Mask,
-    /// Nothing: it is 0. For each operand, the first pushed first, two bytes in [`Section::References`]: the slot that is
-    /// copied, or 0xffff, which takes it from the stack.
+    /// Nothing: it is 0. For each operand two bytes in [`Section::References`]: the slot that is copied, or the length of a tuple
+    /// and 0x8000. The items of such tuples follow, as those of [`Oparg::NearReferences`].
     Slots,
     /// Pairs of values taken from the stack.
     Pairs,
@@ -200,8 +201,6 @@ pub enum Pops {
     PerOparg(u32),
     /// What the version's MAKE_CODE takes, less what it copies.
     Code,
-    /// What MAKE_FULL_CODE takes, less what it copies.
-    FullCode,
     /// As many as have the number 0 in [`Section::References`].
     References,
 }
@@ -308,6 +307,11 @@ macro_rules! instructions {
 }
 
 impl Op {
+    /// The section that holds the texts of an instruction that makes many str.
+    pub(crate) fn texts(self) -> Section {
+        if self == Self::MakeTexts { Section::Strings } else { Section::Names }
+    }
+
     /// Whether it makes str with their hashes.
     pub(crate) fn has_hashes(self) -> bool {
         matches!(self, Self::MakeNames | Self::MakeIdentifiers)
@@ -388,8 +392,8 @@ instructions! {
         "As MAKE_STRINGS, of str that code objects use as names, with their hashes";
     0x1c MakeIdentifiers "MAKE_IDENTIFIERS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
         "As MAKE_NAMES, of constants that look like names, and of names and filenames of code objects";
-    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Slots) Pops::FullCode => 1, Own,
-        "As MAKE_CODE, of numbers of fixed size, with bytecode as CPython holds it, or without its caches";
+    0x1d MakeFullCode "MAKE_FULL_CODE" (Oparg::Slots) Pops::Fixed(0) => 1, Own,
+        "As MAKE_CODE, with numbers of fixed size, tuples of its own, and bytecode as CPython holds it, or without its caches";
     0x1e ReturnValue "RETURN_VALUE" (Oparg::Unused) Pops::Fixed(1) => 0, Stock,
         "Ends with the top as the result; what lies below is dropped";
     0x1f StartCode "START_CODE" (Oparg::Unused) Pops::Fixed(1) => 0, Issue566,
@@ -398,8 +402,10 @@ instructions! {
         "Pushes so many common names, of the table of a bundle too; their numbers stand in the references";
     0x21 LoadManyConsts "LOAD_MANY_CONSTS" (Oparg::Commons) Pops::Fixed(0) => OPARG, Own,
         "As LOAD_MANY_NAMES, of common constants";
-    0x22 BuildTupleNear "BUILD_TUPLE_NEAR" (Oparg::NearReferences) Pops::References => 1, Own,
-        "As BUILD_TUPLE_FROM, of slots below 65535";
+    0x22 BuildTupleNear "BUILD_TUPLE_NEAR" (Oparg::NearReferences) Pops::Fixed(0) => 1, Own,
+        "Pushes a tuple of so many values from slots below 32768, each copied, or moved, which leaves its slot empty";
+    0x23 MakeTexts "MAKE_TEXTS" (Oparg::Strings) Pops::Fixed(0) => OPARG, Own,
+        "Pushes so many str of ASCII that are not interned; their lengths stand in the counts";
 }
 
 /// A function of CALL_INTRINSIC_1 or CALL_INTRINSIC_2.
@@ -440,6 +446,35 @@ impl Intrinsic {
     }
 }
 
+/// Where an operand of an instruction comes from that says so itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operand {
+    /// From the top of what is left of the stack.
+    Taken,
+    /// From this slot, which keeps it.
+    Copied(u32),
+    /// From this slot, which is empty then.
+    Moved(u32),
+    /// It is a tuple of so many of those that follow.
+    Tuple(u32),
+}
+
+impl Operand {
+    /// The slot that it stands in.
+    pub(crate) fn slot(self) -> Option<u32> {
+        match self {
+            Self::Copied(slot) | Self::Moved(slot) => Some(slot),
+            Self::Taken | Self::Tuple(_) => None,
+        }
+    }
+}
+
+/// Set in a reference of two bytes: the slot is moved.
+pub(crate) const MOVED: u16 = 0x8000;
+
+/// Set in two bytes of an operand of MAKE_FULL_CODE: it is a tuple of so many items, which follow.
+pub(crate) const INLINE: u16 = 0x8000;
+
 /// An instruction, its EXTENDED_ARGs folded into its operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instruction {
@@ -450,13 +485,13 @@ pub struct Instruction {
 }
 
 impl Instruction {
-    /// How many values it takes from the stack; `operands` say where from, if it says so itself: a slot, or `None`.
-    pub(crate) fn pops(self, operands: &[Option<u32>]) -> u64 {
+    /// How many values it takes from the stack; `operands` say where from, if it says so itself.
+    pub(crate) fn pops(self, operands: &[Operand]) -> u64 {
         match self.op.info().pops {
             Pops::Fixed(n) => u64::from(n),
             Pops::PerOparg(n) => u64::from(n) * u64::from(self.oparg),
-            Pops::Code | Pops::FullCode | Pops::References => {
-                operands.iter().filter(|operand| operand.is_none()).count() as u64
+            Pops::Code | Pops::References => {
+                operands.iter().filter(|operand| **operand == Operand::Taken).count() as u64
             }
         }
     }

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use crate::common;
 use crate::data::{CodeCounts, Data};
 use crate::heap::Str;
-use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Section, Table};
+use crate::isa::{Instruction, Intrinsic, OPS, Op, Oparg, Operand, Section, Table};
 use crate::literal;
 use crate::python::Field;
 use crate::verify::Verified;
@@ -281,7 +281,7 @@ pub struct Rows<'v> {
     /// By section: numbered tables so far.
     n_tables: [u32; Section::ALL.len()],
     /// Where the operands of the instruction come from.
-    operands: Vec<Option<u32>>,
+    operands: Vec<Operand>,
     /// The str of MAKE_STRINGS, or what LOAD_MANY_NAMES loads.
     made: Vec<String>,
     /// What the table of the bundle holds, names first.
@@ -355,15 +355,12 @@ impl<'v> Rows<'v> {
                     self.data.hashes(oparg).expect(VERIFIED);
                 }
                 for _ in 0..oparg {
-                    self.made.push(text(self.data.text().expect(VERIFIED)));
+                    self.made.push(text(self.data.text(op).expect(VERIFIED)));
                 }
                 self.made.join(" ")
             }
-            Oparg::Mask | Oparg::Slots if self.operands.iter().all(Option::is_none) => String::new(),
-            Oparg::References | Oparg::NearReferences | Oparg::Mask | Oparg::Slots => {
-                let spelled = |slot: &Option<u32>| slot.map_or_else(|| "pop".to_owned(), |slot| slot.to_string());
-                self.operands.iter().map(spelled).collect::<Vec<_>>().join(" ")
-            }
+            Oparg::Mask if self.operands.iter().all(|operand| *operand == Operand::Taken) => String::new(),
+            Oparg::References | Oparg::NearReferences | Oparg::Mask | Oparg::Slots => spelled(&self.operands),
             Oparg::CommonConst | Oparg::CommonName => self.common(op, oparg),
             Oparg::Commons => {
                 let mut numbers = Vec::new();
@@ -448,14 +445,17 @@ impl<'v> Rows<'v> {
             | Op::MakeLong => shortened(operand, WIDTH).unwrap_or_default(),
             Op::LoadFast => return self.push(Rc::clone(&self.stack[n])),
             Op::Copy => return self.push(Rc::clone(&self.stack[base - n])),
-            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers | Op::LoadManyNames | Op::LoadManyConsts => {
+            Op::MakeStrings
+            | Op::MakeNames
+            | Op::MakeIdentifiers
+            | Op::MakeTexts
+            | Op::LoadManyNames
+            | Op::LoadManyConsts => {
                 let made = self.made.iter().map(|made| shortened(made, WIDTH).unwrap_or_default());
                 self.stack.extend(made.map(|made| Rc::new(RefCell::new(made))));
                 return self.stack.last().map(|last| last.borrow().clone()).unwrap_or_default();
             }
-            Op::BuildTuple | Op::BuildTupleFrom | Op::BuildTupleNear => {
-                container("(", items, 1, if n == 1 { ",)" } else { ")" })
-            }
+            Op::BuildTuple | Op::BuildTupleFrom | Op::BuildTupleNear => tuple(items),
             Op::BuildList => container("[", items, 1, "]"),
             Op::BuildSet if n == 0 => "set()".to_owned(),
             Op::BuildSet => container("{", items, 1, "}"),
@@ -487,11 +487,20 @@ impl<'v> Rows<'v> {
     /// The operands of an instruction that says itself where they come from.
     fn gather(&self, base: usize) -> Vec<Summary> {
         let mut taken = self.stack[base..].iter();
-        let value = |slot: &Option<u32>| match slot {
-            Some(slot) => Rc::clone(&self.stack[*slot as usize]),
-            None => Rc::clone(taken.next().expect(VERIFIED)),
-        };
-        self.operands.iter().map(value).collect()
+        let at = |slot: u32| Rc::clone(&self.stack[slot as usize]);
+        let mut gathered = Vec::new();
+        let mut each = self.operands.iter();
+        while let Some(operand) = each.next() {
+            gathered.push(match *operand {
+                Operand::Copied(slot) | Operand::Moved(slot) => at(slot),
+                Operand::Taken => Rc::clone(taken.next().expect(VERIFIED)),
+                Operand::Tuple(n) => {
+                    let items: Vec<_> = each.by_ref().take(n as usize).filter_map(|item| item.slot()).map(at).collect();
+                    Rc::new(RefCell::new(tuple(&items)))
+                }
+            });
+        }
+        gathered
     }
 
     fn push(&mut self, summary: Summary) -> String {
@@ -508,6 +517,34 @@ impl<'v> Rows<'v> {
         let name = items[at].borrow();
         format!("<code {}>", &name[1..name.len() - 1])
     }
+}
+
+/// How the operands of an instruction are spelled that says itself where they come from: `pop`, `7` for a slot, `7!` for one
+/// that is moved, and a tuple in brackets.
+fn spelled(operands: &[Operand]) -> String {
+    let mut words = Vec::new();
+    let mut each = operands.iter();
+    let word = |operand: &Operand| match operand {
+        Operand::Taken => "pop".to_owned(),
+        Operand::Copied(slot) => slot.to_string(),
+        Operand::Moved(slot) => format!("{slot}!"),
+        Operand::Tuple(n) => format!("({n})"),
+    };
+    while let Some(operand) = each.next() {
+        words.push(match operand {
+            Operand::Tuple(n) => {
+                let items: Vec<_> = each.by_ref().take(*n as usize).map(word).collect();
+                format!("({})", items.join(" "))
+            }
+            other => word(other),
+        });
+    }
+    words.join(" ")
+}
+
+/// A summary of a tuple.
+fn tuple(items: &[Summary]) -> String {
+    container("(", items, 1, if items.len() == 1 { ",)" } else { ")" })
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -1,5 +1,7 @@
 //! Which instructions the compiler may use, and what they cost.
 
+use crate::python::Python;
+
 /// Which instructions are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
@@ -29,9 +31,15 @@ impl Profile {
         self != Self::Core
     }
 
-    /// Whether every name is made in a batch, with its hash, and bytecode stands as CPython holds it.
+    /// Whether str are made in batches, names with their hashes, what code objects are made of stands in slots, and bytecode as
+    /// CPython holds it.
     pub fn is_for_loaders(self) -> bool {
         self == Self::Load
+    }
+
+    /// Whether values are made of what stands in slots, if they can: with the instructions that code objects of 3.11 on have.
+    pub(crate) fn uses_slots(self, python: Python) -> bool {
+        self.is_for_loaders() && python.first_traceable(&[]).is_some()
     }
 
     /// Whether bytecode is stored without its inline caches, if nothing else is said.

@@ -4,7 +4,6 @@
 use serde_json::{Value, json};
 
 use crate::common;
-use crate::data::N_SLOTS;
 use crate::image;
 use crate::isa::{Info, Intrinsic, OPS, Oparg, Origin, Pops, Pushes, Section, TextClass};
 use crate::python::Python;
@@ -138,7 +137,6 @@ fn pops(pops: Pops) -> String {
     match pops {
         Pops::Fixed(n) => n.to_string(),
         Pops::References => "those of 0".to_owned(),
-        Pops::FullCode => N_SLOTS.to_string(),
         Pops::PerOparg(1) => "oparg".to_owned(),
         Pops::PerOparg(n) => format!("{n}*oparg"),
         Pops::Code => {

@@ -14,7 +14,7 @@ use crate::isa::{Instruction, Op};
 use crate::key::Sharing;
 use crate::profile::Profile;
 use crate::python::FieldKind;
-use crate::share::{Decision, Shared, is_batched};
+use crate::share::{Decision, Shared, is_batched, is_text};
 
 /// What waits where.
 #[derive(Debug)]
@@ -93,6 +93,7 @@ pub(crate) fn schedule_as(
         let batch = |id: NodeId| match graph.common(id) {
             Some(Instruction { op: Op::LoadCommonName, .. }) => Some(Op::LoadManyNames),
             Some(_) => Some(Op::LoadManyConsts),
+            None if is_text(graph.object(id)) => Some(Op::MakeTexts),
             None => is_batched(graph.object(id)).then(|| classes.op(id)),
         };
         // To the first three a loader counts no references, as long as nothing else stands between them.
@@ -101,8 +102,9 @@ pub(crate) fn schedule_as(
             Some(Op::MakeNames) => (1, Reverse(graph.uses(*id)), *id),
             Some(Op::MakeIdentifiers) => (2, Reverse(graph.uses(*id)), *id),
             Some(Op::LoadManyConsts) => (3, Reverse(graph.uses(*id)), *id),
+            Some(Op::MakeTexts) => (5, Reverse(0), *id),
             Some(_) => (4, Reverse(graph.uses(*id)), *id),
-            None => (5, Reverse(0), *id),
+            None => (6, Reverse(0), *id),
         });
         hoisted.into_iter().for_each(|id| schedule.push(id));
         schedule.note_batches(n_deferred, batch);

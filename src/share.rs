@@ -3,7 +3,8 @@
 //! Without sharing, every value would be made at each of its uses: the *construction tree*. A value with several uses is
 //! *hoisted* (made before the tree, in a slot at the bottom of the stack), *kept* (made at its first use, which is an
 //! operand of a value that all the others help to make, and copied from there while it waits to be consumed), or *rebuilt*
-//! (where CPython has one object for the whole process anyway, and making it again, where it does not wait, is shorter).
+//! (where CPython has one object for the whole process anyway, and making it again, where it does not wait, is shorter). For
+//! loaders, what tuples and code objects are made of is hoisted even if it has one use: they take it from its slot.
 //!
 //! Invariants:
 //! - Every node has exactly one [`Decision`].
@@ -22,7 +23,7 @@ use crate::profile::{Optimize, Profile};
 pub enum Decision {
     /// One instruction loads it, at each use.
     Load(Instruction),
-    /// It is needed once, and made there.
+    /// It is needed once, and made there; for loaders, if it holds others.
     Once,
     /// It is made at its first use, and copied from there.
     Keep,
@@ -161,6 +162,26 @@ pub(crate) fn is_batched(object: &Object<'_>) -> bool {
     matches!(object, Object::Str(text) if text.is_interned() && text.is_ascii() && !text.is_cached())
 }
 
+/// Items from which on a tuple is data, most probably, and would take the near slots from others.
+const MANY: usize = 256;
+
+/// Whether a loader makes a value of what stands in slots, if it can.
+pub(crate) fn is_from_slots(graph: &Graph<'_, '_>, id: NodeId) -> bool {
+    let operands = graph.operands(id);
+    match graph.object(id) {
+        Object::Code(_) => true,
+        Object::Tuple(_) | Object::FrozenSet(_) => {
+            operands.len() < MANY || operands.iter().any(|operand| matches!(graph.object(*operand), Object::Code(_)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether it is a str that can be made together with others that are not interned.
+pub(crate) fn is_text(object: &Object<'_>) -> bool {
+    matches!(object, Object::Str(text) if !text.is_interned() && text.is_ascii() && !text.is_cached())
+}
+
 /// Decides on every value of a graph, in time near-linear in its edges.
 ///
 /// Users come before what they use, so that each value finds its users placed in the construction tree.
@@ -173,6 +194,7 @@ pub fn share(graph: &Graph<'_, '_>, profile: Profile, optimize: Optimize) -> Sha
         tree: if profile.keeps_values() { Tree::new(graph) } else { Tree { branches: Vec::new() } },
         users: if profile.keeps_values() { Users::new(graph) } else { Users::default() },
         notes: vec![Note::default(); graph.len()],
+        uses_slots: profile.uses_slots(graph.heap.python()),
     };
     for id in graph.deferred.iter().flat_map(|(_, fills)| fills).chain([&graph.root]) {
         sharing.notes[id.index()].is_outside = true;
@@ -198,6 +220,8 @@ struct Sharer<'g> {
     optimize: Optimize,
     /// By node.
     notes: Vec<Note>,
+    /// Whether values are made of what stands in slots, if they can.
+    uses_slots: bool,
 }
 
 /// What users say of a value.
@@ -207,6 +231,8 @@ struct Note {
     is_outside: bool,
     /// It is part of something that is rebuilt, so that one use is several.
     again: bool,
+    /// It is part of something that a loader makes of what stands in slots.
+    is_from_slots: bool,
     /// The section in which it stands as a table.
     section: Option<Section>,
     /// It is a table of two kinds. Tables are numbered section by section, so it takes a slot.
@@ -224,7 +250,8 @@ impl Sharer<'_> {
             return Decision::Table;
         }
         if let Some(instruction) = immediate(graph, id, self.profile) {
-            let is_hoisted = graph.uses(id) >= self.profile.hoists_loads_from() && graph.sharing != Sharing::None;
+            let hoists_from = if note.is_from_slots { 1 } else { self.profile.hoists_loads_from() };
+            let is_hoisted = graph.uses(id) >= hoists_from && graph.sharing != Sharing::None;
             return if is_hoisted { Decision::Hoist } else { Decision::Load(instruction) };
         }
         let is_table = graph.table_uses(id) > 0 && !is_short(graph.object(id));
@@ -239,7 +266,8 @@ impl Sharer<'_> {
                 }
             };
         }
-        if self.profile.is_for_loaders() && is_batched(graph.object(id)) {
+        let waits = is_batched(graph.object(id)) || note.is_from_slots && !graph.object(id).is_compound();
+        if self.profile.is_for_loaders() && waits {
             return Decision::Hoist;
         }
         if graph.uses(id) == 1 && !is_table {
@@ -284,6 +312,9 @@ impl Sharer<'_> {
                 let is_shared = self.graph.sharing != Sharing::None && !is_short(self.graph.object(*table));
                 note.is_in_two_sections |= first != section && is_shared;
             }
+        }
+        if self.uses_slots && is_from_slots(self.graph, id) {
+            self.graph.operands(id).iter().for_each(|operand| self.notes[operand.index()].is_from_slots = true);
         }
         if !self.profile.keeps_values() {
             return;

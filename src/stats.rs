@@ -234,7 +234,7 @@ impl FileStats {
             let (instruction, next) = Instruction::decode(instructions, at)?;
             let op = instruction.op;
             data.operands(instruction, verified.python(), &mut operands)?;
-            self.n_references += operands.iter().flatten().count();
+            self.n_references += operands.iter().filter_map(|operand| operand.slot()).count();
             let n_extended = (next - at) / 2 - 1;
             let emitted = self.instructions.entry(op).or_default();
             emitted.count += 1;

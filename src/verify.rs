@@ -3,7 +3,7 @@
 //! One pass over the instructions with a stack of types; no instruction jumps, so there are no paths to walk.
 //!
 //! Invariants of [`Verified`]:
-//! - Every operand is in its range, and every value it reaches is on the stack.
+//! - Every operand is in its range, and every value it reaches is on the stack, and was not moved.
 //! - Every byte of data is there, is read by exactly one instruction, and is in the form that the emitter writes.
 //! - MAKE_CODE's operands have the types, its tables the lengths, and its numbers the ranges that CPython demands.
 //! - What is put into a set, or is a key, has a hash.
@@ -18,15 +18,16 @@ mod text;
 mod value;
 
 pub use commons::{CommonTable, Commons, execute_table, verify_table};
-pub use step::{Checked, CodeStep, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
+pub use step::{AHEAD, Checked, CodeStep, Executor, Fill, Items, NameRun, Step, TableOrigin, TableStep, Values};
 
 use std::collections::BTreeMap;
 
 use code::Bytecode;
-use step::next_reference;
+use step::NEAR_LEN;
 use text::{is_ascii, is_name_like};
 use value::{
-    BYTES, CODE, DICT, FLOAT, FREEZABLE, HASHABLE, LIST, SETTLED, STALE, Slot, TUPLE, Traits, UNTRACKED, Value, tuple,
+    BYTES, CODE, DICT, FLOAT, FREEZABLE, HASHABLE, LIST, LIVE, SETTLED, STALE, Slot, TUPLE, Traits, UNTRACKED, Value,
+    tuple,
 };
 
 use crate::common;
@@ -34,7 +35,7 @@ use crate::data::Data;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
-use crate::isa::{Instruction, Intrinsic, MAX_OPARG, Op, Oparg, Section};
+use crate::isa::{Instruction, Intrinsic, MAX_OPARG, MOVED, Op, Oparg, Section};
 use crate::python::{Layout, Python};
 use crate::varint;
 
@@ -147,10 +148,6 @@ impl<'v> Executor<'v> for Nothing {
 
     const ONLY_VERIFIES: bool = true;
 
-    fn known_name(&mut self, _: u32, _: u32, _: &'v [u8]) -> Option<()> {
-        None
-    }
-
     fn load(&mut self, _: Checked<Instruction>) -> Result<((), bool)> {
         Ok(((), false))
     }
@@ -200,6 +197,8 @@ struct Verifier<'v, E: Executor<'v>> {
     /// Where the instruction begins.
     at: usize,
     stack: Vec<Slot<E::Object>>,
+    /// Names that the executor just knew.
+    known_names: Vec<E::Object>,
     /// How high the stack was before it was last taken from.
     reached: usize,
     /// So many values, from the bottom of the stack on, are interned str that are immortal.
@@ -235,8 +234,8 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if E::PYTHON.is_some_and(|its| its != python) {
             return Err(ErrorKind::BadContainer("its Python is another than the executor's").into());
         }
-        // What the header states is believed only as far as the instructions, and the names they make many of, can reach.
-        let most = image.instructions.len() / 2 + image.section(Section::Hashes).len() / 4;
+        // What the header states is believed only as far as the instructions, and the str they make many of, can reach.
+        let most = image.instructions.len() / 2 + image.section(Section::Counts).len();
         Ok(Self {
             python,
             layout: python.layout(),
@@ -249,6 +248,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             n_returned: usize::MAX,
             at: 0,
             stack: Vec::with_capacity((image.max_stack as usize).min(most)),
+            known_names: Vec::new(),
             reached: 0,
             n_names: 0,
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
@@ -276,12 +276,13 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             let (instruction, next) =
                 Instruction::decode(self.instructions, self.at).map_err(|error| error.inside("the instructions"))?;
             match instruction.op {
-                Op::BuildTupleNear => self.tuple_from::<true>(instruction, next)?,
-                Op::BuildTupleFrom => self.tuple_from::<false>(instruction, next)?,
+                Op::BuildTupleNear => self.tuple_near(instruction, next)?,
+                Op::BuildTupleFrom => self.tuple_from(instruction, next)?,
                 Op::MakeFullCode => self.full_code(instruction)?,
                 Op::LoadInt | Op::LoadChar | Op::LoadCommonConst | Op::LoadCommonName => self.load(instruction)?,
                 Op::MakeString => self.text(instruction)?,
                 Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => self.strings(instruction)?,
+                Op::MakeTexts => self.texts(instruction)?,
                 Op::LoadManyNames | Op::LoadManyConsts => self.load_many(instruction)?,
                 Op::ReturnValue | Op::StartCode => {
                     self.check_result(instruction, next)?;
@@ -307,6 +308,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         self.check_operand(instruction)?;
         match self.stack.last() {
             None => Err(self.underflow(instruction, 1)),
+            Some(top) if !top.value.has(LIVE) => Err(self.wrong(instruction, EMPTY_SLOT)),
             Some(top) if instruction.op == Op::StartCode && !top.value.has(CODE) => {
                 Err(self.wrong(instruction, "the top is no code object"))
             }
@@ -371,6 +373,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let operands = &self.stack[base..];
         let values = Values(operands);
         let traits = Traits::of(operands);
+        if traits.all & LIVE == 0 {
+            return Err(self.wrong(instruction, EMPTY_SLOT).into());
+        }
         let (step, value) = match op {
             Op::ExtendedArg => unreachable!("decoding folds it"),
             Op::BuildTupleFrom
@@ -387,6 +392,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             | Op::LoadManyNames
             | Op::LoadManyConsts
             | Op::MakeIdentifiers
+            | Op::MakeTexts
             | Op::ReturnValue
             | Op::StartCode => unreachable!("it has a function of its own"),
             Op::LoadFast => return Ok(self.copy(instruction, oparg as usize)?),
@@ -476,9 +482,92 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         Ok(())
     }
 
-    /// BUILD_TUPLE_FROM and BUILD_TUPLE_NEAR.
+    /// BUILD_TUPLE_NEAR.
     #[inline(always)]
-    fn tuple_from<const NEAR: bool>(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
+    fn tuple_near(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
+        if self.items.is_some() {
+            self.note_items(instruction, next);
+        }
+        let (object, value) = self.near_tuple(instruction, instruction.oparg as usize, true)?;
+        self.push(object, value);
+        Ok(())
+    }
+
+    /// A tuple whose references stand there next. `are_names` says that all of its items are probably names.
+    #[inline(always)]
+    fn near_tuple(
+        &mut self,
+        instruction: Instruction,
+        n: usize,
+        are_names: bool,
+    ) -> Outcome<'v, E, (E::Object, Value)> {
+        let references = *self.data.rest(Section::References);
+        if n > references.len() / NEAR_LEN {
+            return Err(self.data.cut_short(Section::References, NEAR_LEN as u32).into());
+        }
+        let mut items: Items<'_, 'v, E, true> = Items {
+            n,
+            references,
+            at: 0,
+            base: 0,
+            n_names: self.n_names,
+            stack: &mut self.stack,
+            traits: Traits::OF_NONE,
+            are_names,
+        };
+        let made = self.executor.tuple(&mut items);
+        let Items { at, traits, are_names, n_names, .. } = items;
+        let Some(object) = made? else { return Err(self.wrong_near(instruction, at).into()) };
+        self.count(0, n);
+        // There is no dict among them.
+        if are_names {
+            *self.data.rest(Section::References) = &references[at..];
+            return Ok((object, tuple(Traits::OF_NONE.and(Value::str(true, true)), n)));
+        }
+        self.n_names = n_names;
+        if traits.all & STALE == 0 {
+            self.share_near(n);
+        }
+        *self.data.rest(Section::References) = &references[at..];
+        Ok((object, tuple(traits, n)))
+    }
+
+    /// A dict that is copied is fresh no more.
+    #[cold]
+    fn share_near(&mut self, n: usize) {
+        for reference in &self.data.rest(Section::References).as_chunks::<NEAR_LEN>().0[..n] {
+            let reference = u16::from_le_bytes(*reference);
+            if reference & MOVED == 0 {
+                self.stack[usize::from(reference)].value.share();
+            }
+        }
+    }
+
+    /// What is wrong with the reference behind the first `end` bytes of references. What these copied is released, and what they
+    /// moved is put back. Each of them found a value: what was moved is not among those that come after it. Of what is put back it
+    /// is not known any more whether it is immortal: to release such is harmless.
+    #[cold]
+    fn wrong_near(&mut self, instruction: Instruction, end: usize) -> Error {
+        let references = self.data.rest(Section::References).as_chunks::<NEAR_LEN>().0;
+        let (had, rest) = references.split_at(end / NEAR_LEN);
+        for reference in had.iter().rev() {
+            let reference = u16::from_le_bytes(*reference);
+            let slot = &mut self.stack[usize::from(reference & !MOVED)];
+            if reference & MOVED == 0 {
+                slot.release::<E>();
+            } else {
+                slot.value = Value::UNKNOWN;
+            }
+        }
+        let slot = rest.first().map_or(0, |reference| u16::from_le_bytes(*reference) & !MOVED);
+        match self.stack.get(usize::from(slot)) {
+            Some(_) => self.wrong(instruction, EMPTY_SLOT),
+            None => self.underflow(instruction, u64::from(slot) + 1),
+        }
+    }
+
+    /// BUILD_TUPLE_FROM.
+    fn tuple_from(&mut self, instruction: Instruction, next: usize) -> Outcome<'v, E> {
         if self.items.is_some() {
             self.note_items(instruction, next);
         }
@@ -487,28 +576,21 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         if n > references.len() {
             return Err(self.data.bad_varint(Section::References).into());
         }
-        let mut items: Items<'_, 'v, E, NEAR> = Items {
+        let mut items: Items<'_, 'v, E, false> = Items {
             n,
             references,
             at: 0,
-            stack: &self.stack,
-            n_names: self.n_names,
             base: self.stack.len(),
+            n_names: self.n_names,
+            stack: &mut self.stack,
             traits: Traits::OF_NONE,
             are_names: false,
         };
         let made = self.executor.tuple(&mut items);
-        let Items { at, base, traits, are_names, .. } = items;
-        let Some(object) = made? else { return Err(self.wrong_reference::<NEAR>(instruction, at).into()) };
-        // Nothing was taken, and there is no dict among them.
-        if are_names {
-            *self.data.rest(Section::References) = &references[at..];
-            self.count(0, n);
-            self.push(object, tuple(Traits::OF_NONE.and(Value::str(true, true)), n));
-            return Ok(());
-        }
+        let Items { at, base, traits, .. } = items;
+        let Some(object) = made? else { return Err(self.wrong_reference(instruction, at).into()) };
         if traits.all & STALE == 0 {
-            self.share_copied::<NEAR>(n);
+            self.share_copied(n);
         }
         *self.data.rest(Section::References) = &references[at..];
         self.count(0, n);
@@ -519,10 +601,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// A dict that is copied is fresh no more.
     #[cold]
-    fn share_copied<const NEAR: bool>(&mut self, n: usize) {
+    fn share_copied(&mut self, n: usize) {
         let (references, mut at) = (*self.data.rest(Section::References), 0);
         for _ in 0..n {
-            let (reference, after) = next_reference::<NEAR>(references, at).expect("it was read before");
+            let (reference, after) = varint::next(references, at).expect("it was read before");
             if let Some(slot) = reference.checked_sub(1) {
                 self.stack[slot as usize].value.share();
             }
@@ -533,20 +615,23 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     /// What is wrong with the reference that the first `end` bytes of references do not hold any more. What these copied is
     /// released.
     #[cold]
-    fn wrong_reference<const NEAR: bool>(&mut self, instruction: Instruction, end: usize) -> Error {
+    fn wrong_reference(&mut self, instruction: Instruction, end: usize) -> Error {
         let (references, mut at, mut n_taken) = (*self.data.rest(Section::References), 0, 0);
         while at < end {
-            let (reference, after) = next_reference::<NEAR>(references, at).expect("it was read before");
+            let (reference, after) = varint::next(references, at).expect("it was read before");
             match reference.checked_sub(1) {
                 Some(slot) => self.stack[slot as usize].release::<E>(),
                 None => n_taken += 1,
             }
             at = after;
         }
-        match next_reference::<NEAR>(references, at) {
-            None => self.data.bad_varint(Section::References),
-            Some((0, _)) => self.underflow(instruction, n_taken + 1),
-            Some((reference, _)) => self.underflow(instruction, u64::from(reference)),
+        let Some((reference, _)) = varint::next(references, at) else {
+            return self.data.bad_varint(Section::References);
+        };
+        let needed = if reference == 0 { n_taken + 1 } else { u64::from(reference) };
+        match needed <= self.stack.len() as u64 {
+            true => self.wrong(instruction, EMPTY_SLOT),
+            false => self.underflow(instruction, needed),
         }
     }
 
@@ -598,6 +683,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     fn copy(&mut self, instruction: Instruction, slot: usize) -> Result<()> {
         let n_slots = slot as u64 + 1;
         let Some(found) = self.stack.get_mut(slot) else { return Err(self.underflow(instruction, n_slots)) };
+        if !found.value.has(LIVE) {
+            return Err(self.wrong(instruction, EMPTY_SLOT));
+        }
         found.value.share();
         let copied = *found;
         copied.retain::<E>();
@@ -646,7 +734,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let value = Value::str(true, true);
         if !op.has_hashes() {
             for _ in 0..oparg {
-                let text = self.data.text()?;
+                let text = self.data.text(op)?;
                 if !text.is_ascii() {
                     return Err(self.wrong(instruction, "the text is not ASCII").into());
                 }
@@ -657,38 +745,64 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
         let hashes = self.data.hashes(oparg)?;
         let (counts, names) = (*self.data.rest(Section::Counts), *self.data.rest(Section::Names));
-        let (mut at_count, mut at_name) = (0, 0);
-        let (first, mut are_immortal) = (self.stack.len(), true);
+        let mut run = NameRun { hashes, counts, names };
+        let (first, mut are_immortal) = (self.stack.len(), E::NAMES_ARE_IMMORTAL);
         self.stack.reserve(hashes.len());
         hashes.iter().take(AHEAD).for_each(|hash| self.executor.expect(u32::from_le_bytes(*hash)));
-        for (at, hash) in hashes.iter().enumerate() {
-            if let Some(later) = hashes.get(at + AHEAD) {
-                self.executor.expect(u32::from_le_bytes(*later));
-            }
-            let hash = u32::from_le_bytes(*hash);
-            let Some((len, after)) = varint::next(counts, at_count) else {
-                return Err(self.data.bad_varint(Section::Counts).into());
-            };
-            let names = &names[at_name..];
-            if len as usize > names.len() {
-                return Err(self.data.cut_short(Section::Names, len).into());
-            }
-            (at_count, at_name) = (after, at_name + len as usize);
+        // Where one name is new, many are: the executor is asked for those it knows less and less often.
+        let mut n_asked = 1;
+        while !run.hashes.is_empty() {
             // A name that is known is ASCII.
-            let (object, is_immortal) = match self.executor.known_name(hash, len, names) {
-                Some(object) => (object, E::NAMES_ARE_IMMORTAL),
-                None => {
-                    let text = &names[..len as usize];
-                    self.check_name(instruction, text, names, hash)?;
-                    self.executor.new_name(Checked::new(text), hash)?
+            self.executor.known_names(&mut run, &mut self.known_names);
+            n_asked = if self.known_names.is_empty() { (2 * n_asked).min(MOST_ASKED) } else { 1 };
+            let value_of_known = value.immortal(E::NAMES_ARE_IMMORTAL);
+            self.stack.extend(self.known_names.drain(..).map(|object| Slot { object, value: value_of_known }));
+            for _ in 0..n_asked {
+                let Some((hash, hashes)) = run.hashes.split_first() else { break };
+                if let Some(later) = run.hashes.get(AHEAD) {
+                    self.executor.expect(u32::from_le_bytes(*later));
                 }
-            };
-            are_immortal &= is_immortal;
-            self.push(object, value.immortal(is_immortal));
+                let Some((len, counts)) = varint::split(run.counts) else {
+                    return Err(self.data.bad_varint(Section::Counts).into());
+                };
+                let Some((text, names)) = run.names.split_at_checked(len as usize) else {
+                    return Err(self.data.cut_short(Section::Names, len).into());
+                };
+                let hash = u32::from_le_bytes(*hash);
+                let (object, is_immortal) = match self.executor.known_name(text, hash) {
+                    Some(object) => (object, E::NAMES_ARE_IMMORTAL),
+                    None => {
+                        self.check_name(instruction, text, run.names, hash)?;
+                        self.executor.new_name(Checked::new(text), hash)?
+                    }
+                };
+                run = NameRun { hashes, counts, names };
+                are_immortal &= is_immortal;
+                self.stack.push(Slot { object, value: value.immortal(is_immortal) });
+            }
         }
+        self.count(hashes.len(), 0);
         self.note_names(first, are_immortal);
-        *self.data.rest(Section::Counts) = &counts[at_count..];
-        *self.data.rest(Section::Names) = &names[at_name..];
+        *self.data.rest(Section::Counts) = run.counts;
+        *self.data.rest(Section::Names) = run.names;
+        Ok(())
+    }
+
+    /// MAKE_TEXTS.
+    #[inline(never)]
+    fn texts(&mut self, instruction: Instruction) -> Outcome<'v, E> {
+        let Instruction { op, oparg } = instruction;
+        self.check_operand(instruction)?;
+        self.stack.reserve((oparg as usize).min(self.data.rest(Section::Counts).len()));
+        for _ in 0..oparg {
+            let data = *self.data.rest(op.texts());
+            let text = self.data.text(op)?;
+            if !is_ascii(text, data) {
+                return Err(self.wrong(instruction, "the text is not ASCII").into());
+            }
+            let object = self.make(Step::Str { text, wide: false, interned: false })?;
+            self.push(object, Value::str(false, !is_name_like(text)));
+        }
         Ok(())
     }
 
@@ -750,8 +864,10 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
 const _: () = assert!(common::NAMES.len() == 256);
 
-/// So many names ahead, an executor is told of a hash.
-const AHEAD: usize = 16;
+/// Most names that an executor is asked for one by one.
+const MOST_ASKED: usize = 16;
+
+const EMPTY_SLOT: &str = "it reaches a slot whose value was moved";
 
 const NO_TABLE: &str = "it takes a value from the table of a bundle, and stands outside of one";
 

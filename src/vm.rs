@@ -12,7 +12,7 @@ use num_bigint::BigInt;
 use crate::common::{self, CommonConst};
 use crate::data::{CodeCounts, Data};
 use crate::heap::{Code, Heap, Items, Object, ObjectId, Str, fixed};
-use crate::isa::{Instruction, Intrinsic, Op, Section, Table};
+use crate::isa::{Instruction, Intrinsic, Op, Operand, Section, Table};
 use crate::verify::Verified;
 
 /// Executes an initializer: the objects, and the one that it returns or would start. The values of its bundle's table are
@@ -84,7 +84,7 @@ struct Machine<'v, R> {
     /// Bytecode whose caches were left out, whole.
     restored: R,
     /// Where the operands of the instruction come from.
-    operands: Vec<Option<u32>>,
+    operands: Vec<Operand>,
     commons: Commons,
     /// Which common values the instruction loads.
     numbers: Vec<u32>,
@@ -143,13 +143,13 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
                 let bytes = self.data.take(Section::Numbers, oparg).expect(VERIFIED);
                 self.heap.add_int(BigInt::from_signed_bytes_le(bytes))
             }
-            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers => {
+            Op::MakeStrings | Op::MakeNames | Op::MakeIdentifiers | Op::MakeTexts => {
                 if op.has_hashes() {
                     self.data.hashes(oparg).expect(VERIFIED);
                 }
                 for _ in 0..oparg {
-                    let text = self.data.text().expect(VERIFIED);
-                    let text = self.heap.add(Object::Str(Str::utf8(text, true).expect(VERIFIED)));
+                    let text = self.data.text(op).expect(VERIFIED);
+                    let text = self.heap.add(Object::Str(Str::utf8(text, op != Op::MakeTexts).expect(VERIFIED)));
                     self.stack.push(text);
                 }
                 return None;
@@ -222,23 +222,43 @@ impl<'v, R: Iterator<Item = &'v [u8]>> Machine<'v, R> {
         *cached.get_or_insert_with(|| self.heap.add(Object::Bytes(bytes)))
     }
 
-    /// Puts the operands that an instruction copies between those that it takes from the stack.
+    /// Puts the operands that an instruction copies between those that it takes from the stack. Who moves a value leaves what it
+    /// was in its slot, which nobody reads any more.
     fn gather(&mut self, instruction: Instruction) {
-        self.data.operands(instruction, self.heap.python(), &mut self.operands).expect(VERIFIED);
-        let n_taken = self.operands.iter().filter(|operand| operand.is_none()).count();
-        if n_taken == self.operands.len() {
-            return;
-        }
+        let mut operands = std::mem::take(&mut self.operands);
+        self.data.operands(instruction, self.heap.python(), &mut operands).expect(VERIFIED);
+        let n_taken = operands.iter().filter(|operand| **operand == Operand::Taken).count();
         let base = self.stack.len() - n_taken;
-        let mut taken = base;
         let top = self.stack.len();
-        for operand in &self.operands {
-            let at = operand.map_or(taken, |slot| slot as usize);
-            taken += usize::from(operand.is_none());
-            let value = self.stack[at];
-            self.stack.push(value);
+        if n_taken < operands.len() {
+            let mut taken = base;
+            let mut each = operands.iter();
+            while let Some(operand) = each.next() {
+                let value = match *operand {
+                    Operand::Tuple(n) => {
+                        let items = each.by_ref().take(n as usize).filter_map(|item| item.slot());
+                        let items: Vec<_> = items.map(|slot| self.stack[slot as usize]).collect();
+                        self.tuple(&items)
+                    }
+                    Operand::Copied(slot) | Operand::Moved(slot) => self.stack[slot as usize],
+                    Operand::Taken => {
+                        taken += 1;
+                        self.stack[taken - 1]
+                    }
+                };
+                self.stack.push(value);
+            }
+            self.stack.drain(base..top);
         }
-        self.stack.drain(base..top);
+        self.operands = operands;
+    }
+
+    fn tuple(&mut self, items: &[ObjectId]) -> ObjectId {
+        if items.is_empty() {
+            return fixed::EMPTY_TUPLE;
+        }
+        let items = self.heap.add_items(items);
+        self.heap.add(Object::Tuple(items))
     }
 
     /// Makes a container of the topmost values.

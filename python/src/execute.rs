@@ -16,7 +16,9 @@ use rehydrate::bundle::Bundle;
 use rehydrate::common::{self, CommonConst};
 use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
 use rehydrate::python::{Field, Python as Version};
-use rehydrate::verify::{Checked, CodeStep, Commons, Executor, Fill, Items, Step, TableOrigin, TableStep, Values};
+use rehydrate::verify::{
+    Checked, CodeStep, Commons, Executor, Fill, Items, NameRun, Step, TableOrigin, TableStep, Values,
+};
 use rehydrate::{Image, Initializer, Object, caches, verify, vm};
 
 use crate::effort::{Effort, TOO_MANY, TOO_MUCH, TOO_OFTEN};
@@ -700,21 +702,24 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     /// A new reference to a table of a code object.
     #[inline(always)]
     fn table(&mut self, section: Section, table: &TableStep<'_, *mut PyObject>) -> *mut PyObject {
-        let object = match table.origin {
-            TableOrigin::Object(object) => object,
-            TableOrigin::Earlier(number) => self.tables[section as usize][number],
-            TableOrigin::Once => return self.bytes(table.bytes),
-            TableOrigin::Numbered => {
-                let object = self.bytes(table.bytes);
-                if !object.is_null() {
-                    // SAFETY: an object.
-                    self.tables[section as usize].push(unsafe { ffi::Py_NewRef(object) });
-                }
-                return object;
-            }
-        };
-        // SAFETY: an object.
-        unsafe { ffi::Py_NewRef(object) }
+        // Branches, of which most can be foreseen, are faster than a jump to one of four places.
+        if table.origin == TableOrigin::Once {
+            return self.bytes(table.bytes);
+        }
+        if let TableOrigin::Earlier(number) = table.origin {
+            // SAFETY: an object.
+            return unsafe { ffi::Py_NewRef(self.tables[section as usize][number]) };
+        }
+        if let TableOrigin::Object(object) = table.origin {
+            // SAFETY: an object.
+            return unsafe { ffi::Py_NewRef(object) };
+        }
+        let object = self.bytes(table.bytes);
+        if !object.is_null() {
+            // SAFETY: an object.
+            self.tables[section as usize].push(unsafe { ffi::Py_NewRef(object) });
+        }
+        object
     }
 
     /// New references to kinds, line table and exception table of a code object; null for what there is no memory for.
@@ -1073,17 +1078,20 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
     #[inline(always)]
     fn expect(&self, hash: u32) {
         // SAFETY: under the GIL; the borrow ends at once.
-        unsafe { (*self.shared.names.get()).expect(hash) };
+        unsafe { &*self.shared.names.get() }.reader().expect(hash);
     }
 
-    #[inline(always)]
-    fn known_name(&mut self, hash: u32, len: u32, names: &'v [u8]) -> Option<*mut PyObject> {
+    #[inline]
+    fn known_names(&mut self, run: &mut NameRun<'v>, known: &mut Vec<*mut PyObject>) {
+        let (hashes, lens, texts) = run.parts();
+        let first = known.len();
         // SAFETY: under the GIL; the borrow ends with the look.
-        let known = unsafe { (*self.shared.names.get()).get(hash, len, names) }?;
+        let n_bytes = unsafe { &*self.shared.names.get() }.reader().find_all(hashes, lens, texts, known);
+        let found = &known[first..];
+        run.skip(found.len(), n_bytes);
         if !Self::NAMES_ARE_IMMORTAL {
-            Self::retain(known);
+            found.iter().for_each(|name| Self::retain(*name));
         }
-        Some(known)
     }
 
     #[inline(always)]
@@ -1093,6 +1101,16 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             Self::retain(name);
         }
         Some(name)
+    }
+
+    #[inline]
+    fn known_name(&mut self, text: &'v [u8], hash: u32) -> Option<*mut PyObject> {
+        // SAFETY: under the GIL; the borrow ends with the look.
+        let known = unsafe { &*self.shared.names.get() }.reader().get(hash, text)?;
+        if !Self::NAMES_ARE_IMMORTAL {
+            Self::retain(known);
+        }
+        Some(known)
     }
 
     #[cold]

@@ -144,7 +144,7 @@ impl Heads {
     /// # Safety
     /// The GIL is held, and the objects are of the types that the fields have. Nobody sees a code object whose bytecode is not
     /// sound.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> (*mut PyObject, bool) {
         let numbers = fields.numbers;
         // SAFETY: there is room for the bytecode.

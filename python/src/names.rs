@@ -14,6 +14,7 @@
 
 use pyo3::ffi::PyObject;
 use rehydrate::common::name_hash;
+use rehydrate::verify::AHEAD;
 
 use crate::huge::{HUGE, map, map_huge, populate, unmap};
 use crate::prefetch::prefetch;
@@ -70,19 +71,9 @@ fn first_of_pair(hash: u32, mask: usize) -> usize {
     hash as usize & mask & !1
 }
 
-/// The first bytes of a text of up to 16 bytes, the others zero; 0 for a longer one. `more` begins with the text.
-#[inline(always)]
-fn packed(len: usize, more: &[u8]) -> u128 {
-    match more.first_chunk::<SHORT>() {
-        // Most of the time there is something behind: no branch depends on the length of the name.
-        Some(chunk) => u128::from_le_bytes(*chunk) & MASKS[len.min(SHORT + 1)],
-        None => packed_alone(more.get(..len).unwrap_or_default()),
-    }
-}
-
-/// By length of a text, the last for all that are long: the bits that are kept.
-static MASKS: [u128; SHORT + 2] = {
-    let mut masks = [0; SHORT + 2];
+/// By length of a text: the bits of it in 16 bytes that begin with it.
+static MASKS: [u128; SHORT + 1] = {
+    let mut masks = [0; SHORT + 1];
     let mut len = 1;
     while len <= SHORT {
         masks[len] = u128::MAX >> (8 * (SHORT - len));
@@ -91,7 +82,8 @@ static MASKS: [u128; SHORT + 2] = {
     masks
 };
 
-fn packed_alone(text: &[u8]) -> u128 {
+/// The bytes of a text of up to 16 bytes, the others zero; 0 for a longer one.
+fn packed(text: &[u8]) -> u128 {
     let mut chunk = [0; SHORT];
     match chunk.get_mut(..text.len()) {
         Some(begin) => begin.copy_from_slice(text),
@@ -129,61 +121,10 @@ impl Names {
         }
     }
 
-    /// The str of the first `len` bytes of `more`, if it is known, and has this hash.
+    /// What looks for names, in the registers of who looks for many.
     #[inline(always)]
-    pub(crate) fn get(&self, hash: u32, len: u32, more: &[u8]) -> Option<*mut PyObject> {
-        let (key, len) = (key(hash, len), len as usize);
-        let text = packed(len, more);
-        let mask = self.entries.len().wrapping_sub(1);
-        let mut at = first_of_pair(hash, mask);
-        for _ in 0..MAX_PAIRS {
-            // Which of the two it is cannot be predicted, so nothing branches on it.
-            let entry = self.entries.get(at + usize::from(self.entries.get(at)?.key != key))?;
-            if self.is(entry, key, text, len, more) {
-                return Some(entry.object);
-            }
-            if entry.object.is_null() {
-                return None;
-            }
-            if entry.key == key
-                && let Some(object) = self.second(at, key, text, len, more)
-            {
-                return Some(object);
-            }
-            at = (at + 2) & mask;
-        }
-        None
-    }
-
-    /// Whether an entry is of this name.
-    #[inline(always)]
-    fn is(&self, entry: &Entry, key: u64, text: u128, len: usize, more: &[u8]) -> bool {
-        entry.key == key
-            && match len {
-                ..=SHORT => entry.text == text,
-                _ => more.get(..len).is_some_and(|text| self.is_long(*entry, text)),
-            }
-    }
-
-    /// As [`Self::get`], of the second of a pair, where the first has the key and another text.
-    #[cold]
-    fn second(&self, at: usize, key: u64, text: u128, len: usize, more: &[u8]) -> Option<*mut PyObject> {
-        self.entries.get(at + 1).filter(|entry| self.is(entry, key, text, len, more)).map(|entry| entry.object)
-    }
-
-    /// Whether a long text is that of an entry of its length.
-    #[inline(always)]
-    fn is_long(&self, entry: Entry, text: &[u8]) -> bool {
-        self.long.get(entry.text as usize..).is_some_and(|long| long.starts_with(text))
-    }
-
-    /// Has the entry in the cache soon that a hash will be looked for in.
-    #[inline(always)]
-    pub(crate) fn expect(&self, hash: u32) {
-        let at = first_of_pair(hash, self.entries.len().wrapping_sub(1));
-        prefetch(self.entries.as_ptr().wrapping_add(at));
-        // One name in seven stands behind.
-        prefetch(self.entries.as_ptr().wrapping_add(at + 2));
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { entries: self.entries, long: &self.long, mask: self.entries.len().wrapping_sub(1) }
     }
 
     /// Takes a reference to a str, to the place that [`Self::place_for`] just found for its text and hash; if there is memory.
@@ -193,7 +134,7 @@ impl Names {
         debug_assert_eq!(hash, name_hash(text));
         debug_assert!(self.entries[free].object.is_null());
         let packed = if text.len() <= SHORT {
-            packed_alone(text)
+            packed(text)
         } else {
             if self.long.try_reserve(text.len()).is_err() {
                 return false;
@@ -242,5 +183,95 @@ impl Names {
         let first = first_of_pair(hash, mask);
         // The first of a pair is taken before the second.
         (0..2 * MAX_PAIRS).map(|n| (first + n) & mask).find(|at| self.entries[*at].object.is_null())
+    }
+}
+
+/// Looks for names in a table.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'n> {
+    entries: &'n [Entry],
+    long: &'n [u8],
+    mask: usize,
+}
+
+impl Reader<'_> {
+    /// Appends the str of the first texts, each with its hash and its length, up to the first that is not known, or
+    /// that is very long; and says how many bytes they have together.
+    #[inline(never)]
+    pub(crate) fn find_all(
+        self,
+        hashes: &[[u8; 4]],
+        lens: &[u8],
+        texts: &[u8],
+        found: &mut Vec<*mut PyObject>,
+    ) -> usize {
+        found.reserve(hashes.len());
+        let (mut n, mut at) = (0, 0);
+        for ((hash, len), place) in hashes.iter().zip(lens).zip(found.spare_capacity_mut()) {
+            if let Some(later) = hashes.get(n + AHEAD) {
+                self.expect(u32::from_le_bytes(*later));
+            }
+            let (hash, len, rest) = (u32::from_le_bytes(*hash), usize::from(*len), texts.get(at..).unwrap_or_default());
+            let key = key(hash, len as u32);
+            let Some(entry) = self.first(hash, key) else { break };
+            let is_it = entry.key == key
+                && match (MASKS.get(len), rest.first_chunk()) {
+                    // Most of the time there is something behind: no branch depends on the length of the name.
+                    (Some(mask), Some(chunk)) => u128::from_le_bytes(*chunk) & mask == entry.text,
+                    (None, _) => len < 0x80 && rest.get(..len).is_some_and(|text| self.is_long(*entry, text)),
+                    _ => false,
+                };
+            let object = match (is_it, rest.get(..len)) {
+                (true, _) => entry.object,
+                (false, Some(text)) if len < 0x80 && !entry.object.is_null() => match self.get(hash, text) {
+                    Some(object) => object,
+                    None => break,
+                },
+                _ => break,
+            };
+            place.write(object);
+            (n, at) = (n + 1, at + len);
+        }
+        // SAFETY: so many places were written.
+        unsafe { found.set_len(found.len() + n) };
+        at
+    }
+
+    /// The entry that is most probably of a key: of the first pair, as it cannot be foreseen which it is, so nothing branches on it.
+    #[inline(always)]
+    fn first(&self, hash: u32, key: u64) -> Option<&Entry> {
+        let at = first_of_pair(hash, self.mask);
+        self.entries.get(at + usize::from(self.entries.get(at)?.key != key))
+    }
+
+    /// The str of a text, if it is known, and has this hash.
+    pub(crate) fn get(self, hash: u32, text: &[u8]) -> Option<*mut PyObject> {
+        let (key, packed, first) =
+            (key(hash, u32::try_from(text.len()).ok()?), packed(text), first_of_pair(hash, self.mask));
+        for n in 0..2 * MAX_PAIRS {
+            let entry = self.entries.get((first + n) & self.mask)?;
+            if entry.key == key && if text.len() <= SHORT { entry.text == packed } else { self.is_long(*entry, text) } {
+                return Some(entry.object);
+            }
+            if entry.object.is_null() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Whether a long text is that of an entry of its length.
+    #[inline(always)]
+    fn is_long(self, entry: Entry, text: &[u8]) -> bool {
+        self.long.get(entry.text as usize..).is_some_and(|long| long.starts_with(text))
+    }
+
+    /// Has the entry in the cache soon that a hash will be looked for in.
+    #[inline(always)]
+    pub(crate) fn expect(self, hash: u32) {
+        let at = first_of_pair(hash, self.mask);
+        prefetch(self.entries.as_ptr().wrapping_add(at));
+        // One name in seven stands behind.
+        prefetch(self.entries.as_ptr().wrapping_add(at + 2));
     }
 }

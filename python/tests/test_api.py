@@ -290,7 +290,7 @@ class Refusals(unittest.TestCase):
 
     def test_streams_of_other_pythons_can_be_looked_into(self):
         # ("some text", 2.5) of Python 3.6.
-        stream = bytes.fromhex("5059492e0401330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
+        stream = bytes.fromhex("5059492e0501330d0200000800090008000000000000000008090d0010021e00736f6d6520746578740000000000000440")
         rehydrate.verify(stream)
         self.assertIn("MAKE_STRING", rehydrate.disassemble(stream))
         with self.assertRaisesRegex(ValueError, "is of Python 3.6"):
@@ -306,6 +306,25 @@ class Refusals(unittest.TestCase):
         for data in (b"", b"junk", self.STREAM, OWN_MAGIC + b"\r\n" + bytes(12), OWN_MAGIC + b"\r\n" + bytes(12) + b"("):
             with self.assertRaises(ValueError):
                 _native.compile_pyc(data)
+
+    def test_what_is_moved_out_of_a_slot_is_counted_once(self):
+        """Also if what it is moved into is refused."""
+        start = f".magic {struct.unpack('<H', OWN_MAGIC)[0]}\nMAKE_STRING 'that nobody else has'\nBUILD_LIST 0\nLOAD_INT 2\n"
+        assembled = lambda items: _native.assemble(f"{start}BUILD_TUPLE_NEAR {items}\nRETURN_VALUE\n")
+        for items, n_texts in ("0! 1", 1), ("0 1! 0!", 2), ("0 0 0! 1", 3):
+            value = rehydrate.loads(assembled(items))
+            self.assertEqual(sys.getrefcount(value[0]), n_texts + 1, items)
+        stream, moved = assembled("1! 0 0! 2"), 0x8000
+        at = stream.index(struct.pack("<4H", 1 | moved, 0, 0 | moved, 2)) + 6
+        for slot in (0, 1, 0 | moved, 1 | moved, 3):
+            refused = stream[:at] + struct.pack("<H", slot) + stream[at + 2 :]
+            with self.assertRaisesRegex(ValueError, "whose value was moved|the stack holds 3"):
+                rehydrate.loads(refused)
+            n_blocks = sys.getallocatedblocks()
+            for _ in range(100):
+                with contextlib.suppress(ValueError):
+                    rehydrate.loads(refused)
+            self.assertLess(sys.getallocatedblocks() - n_blocks, 50, slot)
 
 
 def colliding(n, prefix=b""):
@@ -329,6 +348,26 @@ def colliding(n, prefix=b""):
 
 
 class Names(unittest.TestCase):
+    def test_names_are_counted_where_they_are_not_immortal(self):
+        """All of them are known to the second load."""
+        stream = _native.assemble(
+            f".magic {struct.unpack('<H', OWN_MAGIC)[0]}\nMAKE_NAMES 'a_name_of_this_test' 'another_name'\n"
+            "BUILD_TUPLE_NEAR 0 1 0\nRETURN_VALUE\n"
+        )
+        name = rehydrate.loads(stream)[0]
+        n_references = sys.getrefcount(name)
+        for _ in range(100):
+            self.assertIs(rehydrate.loads(stream)[2], name)
+        self.assertEqual(sys.getrefcount(name), n_references)
+
+    def test_a_name_is_moved_out_of_the_slot_that_is_named(self):
+        """Not out of the one whose number has the same bits, where there are so many."""
+        names = " ".join(f"'name{n}'" for n in range(33_000))
+        lines = f".magic {struct.unpack('<H', OWN_MAGIC)[0]}\nMAKE_NAMES {names}\nBUILD_TUPLE_NEAR 5! 6\n"
+        stream = _native.assemble(f"{lines}RETURN_VALUE\n")
+        for _ in range(2):
+            self.assertEqual(rehydrate.loads(stream), ("name5", "name6"))
+
     #: Most names of one hash that the table takes.
     BOUND = 64
 
@@ -568,12 +607,12 @@ class Filenames(unittest.TestCase):
 
     def test_filename_replaces_none_that_another_was_in_the_place_of(self):
         """Filenames that are freed before the next one is made, which is then where they were."""
-        code = rehydrate.disassemble(rehydrate.dumps(compile("0", "a.py", "exec")))
+        code = rehydrate.disassemble(rehydrate.dumps(compile("0", "a.py", "exec"), profile="core"))
         tables = "".join(line.strip() + "\n" for line in code.splitlines() if line.lstrip().startswith((".numbers", ".co_")))
         listing = f".python {sys.version_info[0]}.{sys.version_info[1]}\n.filename 'a.py'\n"
         listing += "MAKE_IDENTIFIERS '<module>'\nLOAD_COMMON_CONST ()\n"
         for name in ("a.py", "b.py", "a.py", "c.py"):
-            listing += f"MAKE_STRING '{name}'\nMAKE_FULL_CODE 1 1 1 0 0 pop\n{tables}"
+            listing += f"MAKE_STRING '{name}'\nMAKE_CODE 1 1 1 0 0 pop\n{tables}"
         loaded = rehydrate.loads(_native.assemble(listing + "BUILD_TUPLE 4\nRETURN_VALUE\n"), filename="new.py")
         self.assertEqual([code.co_filename for code in loaded], ["new.py", "b.py", "new.py", "c.py"])
 

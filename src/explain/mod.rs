@@ -455,6 +455,11 @@ impl Case<'_> {
                  and is copied"
                     .to_owned()
             }
+            Decision::Hoist if self.options.profile.is_for_loaders() && uses == 1 => {
+                "it has one use, in a tuple or a code object, and a loader makes these of what waits in slots, without any other \
+                 instruction"
+                    .to_owned()
+            }
             Decision::Hoist if self.is_load() => format!(
                 "it has {uses} uses: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
                  loaded once and copied: {} bytes instead of {}",

@@ -103,12 +103,12 @@ pub(super) fn rows(verified: &Verified<'_>, made: &Made) -> (Vec<Row>, Reference
                 references.extended += usize::from(Instruction::len(oparg) > 2);
             }
             _ => {
-                for slot in operands.iter().flatten() {
-                    copies.push(stack[*slot as usize]);
+                for slot in operands.iter().filter_map(|operand| operand.slot()) {
+                    copies.push(stack[slot as usize]);
                     references.data += 1;
                     let is_long = match op {
                         Op::BuildTupleFrom => varint::len(slot + 1) > 1,
-                        Op::MakeCode => varint::len(*slot) > 1,
+                        Op::MakeCode => varint::len(slot) > 1,
                         _ => false,
                     };
                     references.long += usize::from(is_long);

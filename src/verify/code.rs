@@ -1,16 +1,14 @@
 //! Code objects: what MAKE_CODE and MAKE_FULL_CODE take, from the stack, from slots and from the data.
 
-use std::hint::select_unpredictable;
-
 use super::step::{Checked, CodeStep, Executor, TableOrigin, TableStep};
 use super::value::{
-    BYTES, CODE, HASHABLE, IMMORTAL, INTERNED, NAMES, SETTLED, STALE, STR, Slot, TUPLE, Traits, UNTRACKED, Value,
+    BYTES, CODE, HASHABLE, INTERNED, NAMES, SETTLED, STALE, STR, Slot, TUPLE, Traits, UNTRACKED, Value,
 };
 use super::{Outcome, Verifier};
 use crate::caches::{self, has_caches};
-use crate::data::{FullCode, MAX_TABLES, N_SLOTS, ON_STACK};
+use crate::data::{FullCode, MAX_TABLES, N_SLOTS};
 use crate::error::{Error, ErrorKind, Result};
-use crate::isa::{Instruction, Op, Section, Table};
+use crate::isa::{INLINE, Instruction, Op, Section, Table};
 use crate::python::{CodeNumbers, Field, FieldKind, Python, count_kinds};
 
 /// Where an operand of a code object comes from.
@@ -25,16 +23,12 @@ struct OperandOrigin {
 /// The operands of a code object.
 struct Operands<O, const N: usize> {
     objects: [O; N],
-    values: [Value; N],
-    /// Where those begin that are taken from the stack.
-    base: usize,
     /// By bit: to which of the others there are new references.
     retained: u32,
 }
 
 impl<O: Copy, const N: usize> Operands<O, N> {
     /// Does something with those to which there are new references.
-    #[inline(always)]
     fn each_retained(&self, mut apply: impl FnMut(O)) {
         for (bit, object) in self.objects.into_iter().enumerate() {
             if self.retained >> bit & 1 != 0 {
@@ -63,25 +57,67 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             self.check_operand(instruction)?;
         }
         let (slots, full) = (self.data.slots()?, self.data.full_code()?);
-        let origins = slots.map(|slot| OperandOrigin { is_taken: slot == ON_STACK, slot: u32::from(slot) });
-        let operands = self.operands(instruction, origins)?;
-        let made = self.full_code_of(instruction, full, &operands);
+        let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1).into()) };
+        let mut operands = Operands { objects: [any.object; _], retained: 0 };
+        let made = self.full_code_of(instruction, slots, full, &mut operands);
         self.push_code(made, &operands)
+    }
+
+    /// A tuple that is an operand of MAKE_FULL_CODE: one of its own, or one in a slot.
+    #[inline(always)]
+    fn tuple_operand<const AT: usize>(
+        &mut self,
+        instruction: Instruction,
+        slot: u16,
+        operands: &mut Operands<E::Object, N_OPERANDS>,
+    ) -> Outcome<'v, E, Value> {
+        if slot & INLINE == 0 {
+            return Ok(self.copied_operand::<AT>(instruction, slot, operands)?);
+        }
+        let (object, value) = self.near_tuple(instruction, usize::from(slot & !INLINE), AT != AT_CONSTS)?;
+        self.count(1, 0);
+        operands.objects[AT] = object;
+        operands.retained |= 1 << AT;
+        Ok(value)
+    }
+
+    /// An operand of MAKE_FULL_CODE in a slot.
+    #[inline(always)]
+    fn copied_operand<const AT: usize>(
+        &mut self,
+        instruction: Instruction,
+        slot: u16,
+        operands: &mut Operands<E::Object, N_OPERANDS>,
+    ) -> Result<Value> {
+        let Some(found) = self.stack.get(usize::from(slot)) else {
+            return Err(self.underflow(instruction, u64::from(slot) + 1));
+        };
+        operands.objects[AT] = found.object;
+        if found.value.is_counted() {
+            E::retain(found.object);
+            operands.retained |= 1 << AT;
+        }
+        Ok(found.value)
     }
 
     #[inline(always)]
     fn full_code_of(
         &mut self,
         instruction: Instruction,
+        slots: [u16; N_OPERANDS],
         full: FullCode,
-        operands: &Operands<E::Object, N_OPERANDS>,
+        operands: &mut Operands<E::Object, N_OPERANDS>,
     ) -> Outcome<'v, E, (E::Object, Value)> {
         let (op, python) = (instruction.op, self.python());
-        let [names, consts, variables, name, qualname, filename] = operands.values;
+        let names = self.tuple_operand::<0>(instruction, slots[0], operands)?;
+        let consts = self.tuple_operand::<AT_CONSTS>(instruction, slots[AT_CONSTS], operands)?;
+        let variables = self.tuple_operand::<2>(instruction, slots[2], operands)?;
+        let name = self.copied_operand::<3>(instruction, slots[3], operands)?;
+        let qualname = self.copied_operand::<4>(instruction, slots[4], operands)?;
+        let filename = self.copied_operand::<5>(instruction, slots[5], operands)?;
         let (tuples, texts) = (names.traits & variables.traits, name.traits & qualname.traits & filename.traits);
         if tuples & NAMES == 0 || consts.traits & TUPLE == 0 || texts & STR == 0 {
-            let values = operands.values;
-            return Err(self.wrong_operands(&values).into());
+            return Err(self.wrong_operands(&[names, consts, variables, name, qualname, filename]).into());
         }
         if consts.depth > E::MAX_DEPTH {
             return Err(Error::at(ErrorKind::TooDeep, self.at).inside("the instructions").into());
@@ -171,34 +207,36 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
                 *origin = OperandOrigin { is_taken: false, slot: self.data.reference()? };
             }
         }
-        let operands = self.operands(instruction, origins)?;
-        let made = self.code_of(instruction, &operands.objects, &operands.values);
+        let (operands, values, base) = self.operands(instruction, origins)?;
+        let made = self.code_of(instruction, &operands.objects, &values);
+        if made.is_ok() {
+            self.taken(base);
+        }
         self.push_code(made, &operands)
     }
 
-    /// Finds the operands of a code object. Which are taken, and which are copied, is anyone's guess, so nothing branches on it.
-    #[inline(always)]
+    /// Finds the operands of MAKE_CODE, what is known of them, and where those begin that are taken from the stack.
     fn operands<const N: usize>(
         &mut self,
         instruction: Instruction,
         origins: [OperandOrigin; N],
-    ) -> Result<Operands<E::Object, N>> {
+    ) -> Result<(Operands<E::Object, N>, [Value; N], usize)> {
         let n_taken = origins.iter().map(|origin| usize::from(origin.is_taken)).sum::<usize>();
         let Some(base) = self.stack.len().checked_sub(n_taken) else {
             return Err(self.underflow(instruction, n_taken as u64));
         };
         let Some(&any) = self.stack.first() else { return Err(self.underflow(instruction, 1)) };
-        let mut operands = Operands { objects: [any.object; N], values: [any.value; N], base, retained: 0 };
+        let (mut operands, mut values) = (Operands { objects: [any.object; N], retained: 0 }, [any.value; N]);
         let mut taken = base;
         for (bit, OperandOrigin { is_taken, slot }) in origins.into_iter().enumerate() {
-            let at = select_unpredictable(is_taken, taken, slot as usize);
+            let at = if is_taken { taken } else { slot as usize };
             taken += usize::from(is_taken);
             let Some(found) = self.stack.get(at) else { return Err(self.underflow(instruction, at as u64 + 1)) };
-            (operands.objects[bit], operands.values[bit]) = (found.object, found.value);
-            operands.retained |= u32::from(!is_taken & !found.value.has(IMMORTAL)) << bit;
+            (operands.objects[bit], values[bit]) = (found.object, found.value);
+            operands.retained |= u32::from(!is_taken & found.value.is_counted()) << bit;
         }
         operands.each_retained(E::retain);
-        Ok(operands)
+        Ok((operands, values, base))
     }
 
     /// Pushes a code object that was made of operands, or gives up the references that were made to them.
@@ -211,15 +249,18 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         match made {
             Ok((object, value)) => {
                 self.count(0, N);
-                self.taken(operands.base);
                 self.push(object, value);
                 Ok(())
             }
-            Err(error) => {
-                operands.each_retained(E::release);
-                Err(error)
-            }
+            Err(error) => Err(Self::give_up(error, operands)),
         }
+    }
+
+    /// Gives up the references that were made to operands.
+    #[cold]
+    fn give_up<const N: usize>(error: E::Error, operands: &Operands<E::Object, N>) -> E::Error {
+        operands.each_retained(E::release);
+        error
     }
 
     /// The code object of MAKE_CODE.
@@ -416,6 +457,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
 /// What MAKE_FULL_CODE takes: names, constants, names of variables, name, qualname, filename.
 const N_OPERANDS: usize = N_SLOTS;
+
+/// Which of these are the constants.
+const AT_CONSTS: usize = 1;
 
 /// What MAKE_CODE takes before 3.11.
 const N_OLD_OPERANDS: usize = 7;

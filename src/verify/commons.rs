@@ -12,7 +12,7 @@ use super::{Executor, Nothing, Verified, Verifier};
 use crate::common;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::isa::{Instruction, Op, Section};
+use crate::isa::{Instruction, Op, Operand, Section};
 use crate::varint;
 
 /// What is known of the values of a table.
@@ -157,16 +157,17 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             return;
         }
         let n = instruction.oparg as usize;
-        let mut references = vec![None; if instruction.op == Op::BuildTuple { n.min(self.stack.len()) } else { 0 }];
+        let mut references =
+            vec![Operand::Taken; if instruction.op == Op::BuildTuple { n.min(self.stack.len()) } else { 0 }];
         if matches!(instruction.op, Op::BuildTupleFrom | Op::BuildTupleNear) {
             let is_whole = self.data.clone().operands(instruction, self.python(), &mut references).is_ok();
             references.truncate(if is_whole { n } else { 0 });
         }
         // What is wrong with the references is told when the tuple is made.
-        let n_taken = references.iter().filter(|reference| reference.is_none()).count();
+        let n_taken = references.iter().filter(|reference| **reference == Operand::Taken).count();
         let mut taken = self.stack[self.stack.len().saturating_sub(n_taken)..].iter();
-        let slots = references.iter().map_while(|reference| match reference {
-            Some(slot) => self.stack.get(*slot as usize),
+        let slots = references.iter().map_while(|reference| match reference.slot() {
+            Some(slot) => self.stack.get(slot as usize),
             None => taken.next(),
         });
         self.items = Some(slots.map(|slot| slot.value).collect());

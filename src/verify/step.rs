@@ -2,13 +2,12 @@
 //!
 //! Invariant: only the verifier makes a [`Checked`], and [`Items`], so that nothing unverified can be executed.
 
-use std::hint::select_unpredictable;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 
-use super::value::{IMMORTAL, Slot, Traits, UNTRACKED};
+use super::value::{IMMORTAL, LIVE, Slot, Traits, UNTRACKED, Value};
 use crate::error::Error;
-use crate::isa::{Instruction, Intrinsic};
+use crate::isa::{Instruction, Intrinsic, MOVED};
 use crate::python::{CodeNumbers, Derived, Python};
 use crate::varint;
 
@@ -37,20 +36,30 @@ pub trait Executor<'v>: Sized {
     /// marshal.
     const ONLY_VERIFIES: bool = false;
 
-    /// Told ahead of a hash that [`Self::known_name`] will be asked for.
+    /// Told ahead of a hash that will be looked for.
     #[inline]
     fn expect(&self, hash: u32) {
         let _ = hash;
     }
 
-    /// The name that the executor knows to be this one, in ASCII, with this [`crate::common::name_hash`]; of others both are
-    /// verified. It is the first `len` bytes of `names`.
-    fn known_name(&mut self, hash: u32, len: u32, names: &'v [u8]) -> Option<Self::Object>;
+    /// Takes names off the front that the executor knows, in ASCII, with their [`crate::common::name_hash`], and appends them to
+    /// `known`: of others both are verified. It may stop at any, and tells itself of those that come later.
+    #[inline]
+    fn known_names(&mut self, run: &mut NameRun<'v>, known: &mut Vec<Self::Object>) {
+        let _ = (run, known);
+    }
 
     /// What LOAD_COMMON_NAME loads from the table of a bundle, and another reference to it. The number may be any.
     #[inline]
     fn known_common_name(&mut self, number: u32) -> Option<Self::Object> {
         let _ = number;
+        None
+    }
+
+    /// One name that the executor may know, in the same way.
+    #[inline]
+    fn known_name(&mut self, text: &'v [u8], hash: u32) -> Option<Self::Object> {
+        let _ = (text, hash);
         None
     }
 
@@ -66,7 +75,7 @@ pub trait Executor<'v>: Sized {
     /// Whatever stops it.
     fn load(&mut self, instruction: Checked<Instruction>) -> Result<(Self::Object, bool), Self::Error>;
 
-    /// The tuple of BUILD_TUPLE_FROM or BUILD_TUPLE_NEAR; `None` if [`Items::write_to`] said no.
+    /// The tuple of BUILD_TUPLE_FROM or BUILD_TUPLE_NEAR, or one of MAKE_FULL_CODE; `None` if [`Items::write_to`] said no.
     ///
     /// # Errors
     /// Whatever stops it, before it takes an item.
@@ -100,6 +109,37 @@ pub trait Executor<'v>: Sized {
     fn release(object: Self::Object);
 }
 
+/// Names of MAKE_NAMES or MAKE_IDENTIFIERS, as they stand in the data. Nothing of it is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct NameRun<'v> {
+    pub(super) hashes: &'v [[u8; 4]],
+    /// The lengths, and what follows.
+    pub(super) counts: &'v [u8],
+    /// The texts, one behind the other, and what follows.
+    pub(super) names: &'v [u8],
+}
+
+/// So many hashes ahead, an executor has told itself of one.
+pub const AHEAD: usize = 16;
+
+impl<'v> NameRun<'v> {
+    /// The hashes; the lengths, most of which take one byte, below 128; and the texts, one behind the other. Other things follow
+    /// the last two.
+    #[inline]
+    pub fn parts(&self) -> (&'v [[u8; 4]], &'v [u8], &'v [u8]) {
+        (self.hashes, self.counts, self.names)
+    }
+
+    /// Takes off the front so many names, whose lengths take a byte each, and which are so many bytes together.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    #[inline]
+    pub fn skip(&mut self, n: usize, n_bytes: usize) {
+        (self.hashes, self.counts, self.names) = (&self.hashes[n..], &self.counts[n..], &self.names[n_bytes..]);
+    }
+}
+
 /// Something that was verified.
 #[derive(Debug, Clone, Copy)]
 pub struct Checked<T>(T);
@@ -129,7 +169,7 @@ impl<T> Deref for Checked<T> {
 /// What makes a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'v, 's, O> {
-    /// MAKE_STRING, or one str of MAKE_STRINGS.
+    /// MAKE_STRING, or one str of MAKE_STRINGS or MAKE_TEXTS.
     Str {
         /// UTF-8 with surrogates as three bytes.
         text: &'v [u8],
@@ -191,22 +231,23 @@ impl<O> TableOrigin<O> {
     }
 }
 
-/// The items of a tuple, each verified when it is taken: from the stack, or copied. `NEAR` says that references are of two bytes.
+/// The items of a tuple, each verified when it is taken: from the stack, copied or moved. `NEAR` says that references are of two
+/// bytes.
 #[derive(Debug)]
 pub struct Items<'s, 'v, E: Executor<'v>, const NEAR: bool> {
     pub(super) n: usize,
-    /// Where each of them stands, the last first.
+    /// Where each of them stands; of those that are not near, the last first.
     pub(super) references: &'s [u8],
     /// So many bytes of which were read.
     pub(super) at: usize,
-    pub(super) stack: &'s [Slot<E::Object>],
+    pub(super) stack: &'s mut [Slot<E::Object>],
     /// So many values, from the bottom of the stack on, are interned str that are immortal.
     pub(super) n_names: usize,
     /// The stack is taken down to here.
     pub(super) base: usize,
-    /// What all those have that were taken or copied, and how deep they nest.
+    /// What all those have that were had, and how deep they nest.
     pub(super) traits: Traits,
-    /// All of them are interned str that are immortal; the traits do not say so.
+    /// Whether all of them are probably interned str that are immortal, and then whether they are; the traits do not say so.
     pub(super) are_names: bool,
 }
 
@@ -221,59 +262,86 @@ impl<'v, E: Executor<'v>, const NEAR: bool> Items<'_, 'v, E, NEAR> {
     /// called once.
     #[inline(always)]
     pub fn write_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
-        if NEAR && E::NAMES_ARE_IMMORTAL && self.write_names_to(places) {
-            return true;
-        }
-        let (references, n) = (self.references, places.len());
         if NEAR {
-            let near = references.as_chunks().0;
-            let near = near.get(..n).unwrap_or(near);
-            let n_there = near.iter().enumerate().take_while(|(at, reference)| {
-                let item = self.item(u16::from_le_bytes(**reference).into());
-                item.map(|item| places[n - 1 - at].write(item)).is_some()
-            });
-            let n_there = n_there.count();
-            self.at = NEAR_LEN * n_there;
-            n_there == n
-        } else {
-            places.iter_mut().rev().all(|place| {
-                let next = next_reference::<NEAR>(references, self.at);
-                let item = next.and_then(|(reference, after)| Some((self.item(reference)?, after)));
-                item.map(|(item, after)| (place.write(item), self.at = after)).is_some()
-            })
+            let are_names = E::NAMES_ARE_IMMORTAL && self.are_names;
+            self.are_names = are_names && self.write_names_to(places);
+            return self.are_names || self.write_near_to(places);
         }
+        let references = self.references;
+        self.are_names = false;
+        places.iter_mut().rev().all(|place| {
+            let next = varint::next(references, self.at);
+            let item = next.and_then(|(reference, after)| Some((self.item(reference)?, after)));
+            item.map(|(item, after)| (place.write(item), self.at = after)).is_some()
+        })
     }
 
-    /// The item of a reference, with a reference to the object.
-    #[inline(always)]
+    /// The item of a reference that is a varint, with a reference to the object.
     fn item(&mut self, reference: u32) -> Option<E::Object> {
         let is_taken = reference == 0;
-        // Whether it is taken cannot be foreseen, so nothing branches on it alone.
-        let slot = select_unpredictable(is_taken, self.base, reference as usize).wrapping_sub(1);
-        let Slot { object, value } = self.stack.get(slot)?;
-        // Of those that are copied few are counted, which can be foreseen: a branch on both at once.
-        let taken = u16::from(is_taken) * IMMORTAL;
-        if (taken | value.traits) & IMMORTAL == 0 {
-            E::retain(*object);
+        let slot = (if is_taken { self.base } else { reference as usize }).wrapping_sub(1);
+        let found = self.stack.get(slot).filter(|slot| slot.value.has(LIVE))?;
+        if !is_taken {
+            found.retain::<E>();
         }
-        self.traits = self.traits.and(*value);
+        self.traits = self.traits.and(found.value);
         self.base -= usize::from(is_taken);
-        Some(*object)
+        Some(found.object)
+    }
+
+    #[inline(always)]
+    fn write_near_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
+        let references = self.references.as_chunks::<NEAR_LEN>().0;
+        let n_copied = self.stack.len().min(usize::from(MOVED));
+        for (at, (place, reference)) in places.iter_mut().zip(references).enumerate() {
+            let reference = u16::from_le_bytes(*reference);
+            // Most items are copies of what is immortal.
+            if let Some(found) = self.stack[..n_copied].get(usize::from(reference))
+                && found.value.has(IMMORTAL)
+            {
+                self.traits.all &= found.value.traits;
+                place.write(found.object);
+                continue;
+            }
+            let Some(item) = self.near(reference) else {
+                self.at = NEAR_LEN * at;
+                return false;
+            };
+            place.write(item);
+        }
+        self.at = NEAR_LEN * places.len();
+        true
+    }
+
+    /// The item of a reference of two bytes, with a reference to the object.
+    #[inline(always)]
+    fn near(&mut self, reference: u16) -> Option<E::Object> {
+        let slot = usize::from(reference & !MOVED);
+        let found = self.stack.get_mut(slot).filter(|slot| slot.value.has(LIVE))?;
+        self.traits = self.traits.and(found.value);
+        let object = found.object;
+        if reference & MOVED == 0 {
+            found.retain::<E>();
+        } else {
+            found.value = Value::MOVED;
+            self.n_names = self.n_names.min(slot);
+        }
+        Some(object)
     }
 
     /// As [`Self::write_to`] if all are names of the bottom of the stack, of which nothing has to be asked. If not, some places
     /// may have been written, without a reference.
     #[inline(always)]
     fn write_names_to(&mut self, places: &mut [MaybeUninit<E::Object>]) -> bool {
-        let references = self.references.as_chunks().0.get(..places.len());
-        let (Some(references), Some(names)) = (references, self.stack.get(..self.n_names)) else { return false };
-        let n = places.len();
-        for at in 0..n {
-            let slot = usize::from(u16::from_le_bytes(references[at])).wrapping_sub(1);
-            let Some(name) = names.get(slot) else { return false };
-            places[n - 1 - at].write(name.object);
+        let references = self.references.as_chunks::<NEAR_LEN>().0.get(..places.len());
+        // What is moved is beyond the limit.
+        let names = self.stack.get(..self.n_names.min(usize::from(MOVED)));
+        let (Some(references), Some(names)) = (references, names) else { return false };
+        for (place, reference) in places.iter_mut().zip(references) {
+            let Some(name) = names.get(usize::from(u16::from_le_bytes(*reference))) else { return false };
+            place.write(name.object);
         }
-        (self.at, self.are_names) = (NEAR_LEN * n, true);
+        self.at = NEAR_LEN * places.len();
         true
     }
 
@@ -324,16 +392,4 @@ pub enum TableOrigin<O> {
 }
 
 /// Bytes of a reference of BUILD_TUPLE_NEAR.
-const NEAR_LEN: usize = size_of::<u16>();
-
-/// The next reference of BUILD_TUPLE_FROM or, with `NEAR`, BUILD_TUPLE_NEAR, and where the one behind it begins.
-#[inline(always)]
-pub(super) fn next_reference<const NEAR: bool>(references: &[u8], at: usize) -> Option<(u32, usize)> {
-    match NEAR {
-        true => {
-            let bytes = references.get(at..at + NEAR_LEN)?;
-            Some((u32::from(u16::from_le_bytes([bytes[0], bytes[1]])), at + NEAR_LEN))
-        }
-        false => varint::next(references, at),
-    }
-}
+pub(super) const NEAR_LEN: usize = size_of::<u16>();

@@ -15,7 +15,7 @@ impl<O: Copy> Slot<O> {
     /// Makes another reference, if references are counted.
     #[inline(always)]
     pub(super) fn retain<'v, E: Executor<'v, Object = O>>(&self) {
-        if !self.value.has(IMMORTAL) {
+        if self.value.is_counted() {
             E::retain(self.object);
         }
     }
@@ -23,7 +23,7 @@ impl<O: Copy> Slot<O> {
     /// Gives one up, if they are counted.
     #[inline(always)]
     pub(super) fn release<'v, E: Executor<'v, Object = O>>(&self) {
-        if !self.value.has(IMMORTAL) {
+        if self.value.is_counted() {
             E::release(self.object);
         }
     }
@@ -61,7 +61,9 @@ pub(super) const UNTRACKED: u16 = 0x800;
 pub(super) const STALE: u16 = 0x1000;
 /// It is a dict that stands nowhere else, of which a frozendict would have a hash.
 pub(super) const FREEZABLE: u16 = 0x2000;
-/// It is never freed, and nobody counts references to it.
+/// It is there: of a slot whose value was moved this is not so.
+pub(super) const LIVE: u16 = 0x4000;
+/// It is never freed, nobody counts references to it, and it holds no other value.
 pub(super) const IMMORTAL: u16 = 0x8000;
 
 /// What every one of some values has, and how deep they nest.
@@ -86,14 +88,20 @@ impl Traits {
     /// What holds the values: it has the traits of `own`, as far as all of them have those that are `inherited`.
     #[inline(always)]
     pub(super) fn holder(self, own: u16, inherited: u16) -> Value {
-        Value { traits: own & (self.all | !inherited), depth: self.depth.saturating_add(1), len: 0 }
+        Value { traits: LIVE | own & (self.all | !inherited), depth: self.depth.saturating_add(1), len: 0 }
     }
 }
 
 impl Value {
+    /// What is left in a slot whose value was moved: nothing.
+    pub(super) const MOVED: Self = Self { traits: 0, depth: 0, len: 0 };
+
+    /// A value of which nothing is known but that there is one.
+    pub(super) const UNKNOWN: Self = Self { traits: LIVE, depth: 0, len: 0 };
+
     /// A value that holds none, with these traits too.
     pub(super) const fn leaf(traits: u16) -> Self {
-        Self { traits: traits | HASHABLE | SETTLED | UNTRACKED | STALE, depth: 0, len: 0 }
+        Self { traits: traits | LIVE | HASHABLE | SETTLED | UNTRACKED | STALE, depth: 0, len: 0 }
     }
 
     #[inline]
@@ -102,9 +110,16 @@ impl Value {
         Self { traits: value.traits & if is_settled { !0 } else { !SETTLED }, ..value }
     }
 
-    /// The same, of an object that is immortal, or of one that is not.
+    /// Whether it is there, and references to it are counted.
+    #[inline(always)]
+    pub(super) fn is_counted(self) -> bool {
+        self.traits & (LIVE | IMMORTAL) == LIVE
+    }
+
+    /// The same, of an object that is immortal, or of one that is not. Of what holds others it is not noted.
     #[inline]
     pub(super) fn immortal(self, is_immortal: bool) -> Self {
+        let is_immortal = is_immortal && self.depth == 0;
         Self { traits: self.traits & !IMMORTAL | if is_immortal { IMMORTAL } else { 0 }, ..self }
     }
 
@@ -116,7 +131,7 @@ impl Value {
     /// A dict that something else holds, or that grows, is none to make a frozendict of.
     #[inline]
     pub(super) fn share(&mut self) {
-        if !self.has(STALE) {
+        if self.has(LIVE) && !self.has(STALE) {
             self.traits = self.traits & !FREEZABLE | STALE;
         }
     }
@@ -132,6 +147,9 @@ impl Value {
             (DICT, "a dict"),
             (CODE, "a code object"),
         ];
+        if !self.has(LIVE) {
+            return "nothing";
+        }
         names.into_iter().find(|(traits, _)| self.has(*traits)).map_or("another object", |(_, name)| name)
     }
 }
