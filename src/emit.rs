@@ -6,7 +6,8 @@
 //! - A value that is on the stack is referred to by LOAD_FAST or COPY, whichever is shorter.
 //! - Instructions that copy their operands themselves are used in profiles in which no value is kept: what is on the stack
 //!   for them when their value is begun is what is there when it is made.
-//! - For loaders, what is made in place for a value stands in a slot, too, out of which it is moved: the stack only grows.
+//! - For loaders, what is made in place for a tuple, a frozenset or a code object that is made of slots stands in a slot, too, out
+//!   of which it is moved.
 
 use std::borrow::Cow;
 

@@ -18,8 +18,8 @@ use rehydrate::{Explanation, Input, Options, Python};
 /// once, for however many places.
 ///
 /// What is decided: load (one instruction brings it), once (it has one use, and is made there), keep (made at its first
-/// use, copied from there), hoist (made first, in a slot at the bottom of the stack, and copied or moved from there), rebuild (made at each
-/// use), table (stands in the data of code objects).
+/// use, copied from there), hoist (made first, in a slot at the bottom of the stack, and copied or moved from there),
+/// rebuild (made at each use), table (stands in the data of code objects).
 ///
 /// Without --value, a value is shown if it has several uses, or if equal ones could have been one and are not.
 ///
