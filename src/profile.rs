@@ -53,8 +53,8 @@ impl Profile {
     }
 
     /// Bytes that it takes, most of the time, to refer to a value on the stack.
-    pub(crate) fn copy_cost(self) -> u64 {
-        if self.has_own_instructions() { 1 } else { 2 }
+    pub(crate) fn copy_cost(self, python: Python) -> u64 {
+        if self.has_own_instructions() && !self.uses_slots(python) { 1 } else { 2 }
     }
 
     /// Slots that are referred to without an additional byte: by a varint, in which 0 is taken, or by an oparg. A few are

@@ -69,7 +69,7 @@ const MAKE_TIME: u64 = 6;
 impl Costs {
     /// The costs of a value.
     pub fn new(graph: &Graph<'_, '_>, id: NodeId, profile: Profile) -> Self {
-        let copy = profile.copy_cost();
+        let copy = profile.copy_cost(graph.heap.python());
         let long = |len: usize| Instruction::len(u32::try_from(len).unwrap_or(u32::MAX)) as u64 + len as u64;
         let make = match *graph.object(id) {
             Object::Int(value) => long(fewest_bytes(value).0),

@@ -455,11 +455,11 @@ impl Case<'_> {
                  and is copied"
                     .to_owned()
             }
-            Decision::Hoist if self.options.profile.is_for_loaders() && uses == 1 => {
-                "it has one use, in a tuple or a code object, and a loader makes these of what waits in slots, without any other \
-                 instruction"
-                    .to_owned()
-            }
+            Decision::Hoist if self.is_for_slots() => format!(
+                "a loader makes tuples and code objects of what waits in slots, so it is {} once, in a slot, and copied, or moved: \
+                 {hoist} bytes",
+                if self.is_load() { "loaded" } else { "made" }
+            ),
             Decision::Hoist if self.is_load() => format!(
                 "it has {uses} uses: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
                  loaded once and copied: {} bytes instead of {}",
@@ -472,6 +472,14 @@ impl Case<'_> {
             ),
             Decision::Table => "code objects have it in their data".to_owned(),
         }
+    }
+
+    /// Whether one of its users is made of what stands in slots.
+    fn is_for_slots(&self) -> bool {
+        let python = self.graph.heap.python();
+        let is_from_slots =
+            |user: &User| matches!(user, User::Value(id, _) if crate::share::is_from_slots(self.graph, *id));
+        self.options.profile.uses_slots(python) && self.users.iter().any(is_from_slots)
     }
 
     fn is_load(&self) -> bool {
