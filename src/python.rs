@@ -220,9 +220,27 @@ pub(crate) struct Opcodes {
     pub(crate) resume: Option<u8>,
 }
 
-/// What CPython derives of a code object: its local variables, cells and free variables, and the first instruction that is
-/// traced, in units of two bytes.
-pub type Derived = [u32; 4];
+/// What CPython derives of a code object.
+#[derive(Debug, Clone, Copy)]
+pub struct Derived {
+    /// Of its variables.
+    pub kinds: KindCounts,
+    /// The first instruction that is traced, in units of two bytes.
+    pub first_traceable: u32,
+}
+
+/// How many variables are of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// `co_nlocals`.
+    pub n_locals: u32,
+    /// `co_ncellvars`.
+    pub n_cells: u32,
+    /// `co_nfreevars`.
+    pub n_free: u32,
+    /// Whether one is free, and local or a cell, too: CPython counts it as free no more, and lists it in `co_freevars`.
+    pub has_ambiguous: bool,
+}
 
 /// The numbers of a code object of Python 3.11 or later, in the order of marshal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,19 +278,33 @@ impl CodeNumbers {
 /// How many of the variables of these kinds are local, cells, and free.
 ///
 /// Source: CPython `Objects/codeobject.c`, `get_localsplus_counts`.
-pub fn count_kinds(kinds: &[u8]) -> [u32; 3] {
-    const CO_FAST_LOCAL: u8 = 0x20;
-    const CO_FAST_CELL: u8 = 0x40;
-    const CO_FAST_FREE: u8 = 0x80;
-    let has = |kind: u8, flag: u8| u32::from(kind & flag != 0);
-    let mut counts = [0; 3];
-    for &kind in kinds {
-        let (is_local, is_cell) = (has(kind, CO_FAST_LOCAL), has(kind, CO_FAST_CELL));
-        counts[0] += is_local;
-        counts[1] += is_cell;
-        counts[2] += has(kind, CO_FAST_FREE) * (1 - is_local.max(is_cell));
+#[inline]
+pub fn count_kinds(kinds: &[u8]) -> KindCounts {
+    // Eight at a time: most code objects have fewer variables, and how many cannot be foreseen.
+    let (words, rest) = kinds.as_chunks();
+    let rest = rest.iter().fold(0, |word, kind| word << 8 | u64::from(*kind));
+    words.iter().map(|word| u64::from_le_bytes(*word)).chain([rest]).fold(KindCounts::default(), KindCounts::and)
+}
+
+impl KindCounts {
+    /// With those of eight more variables; a zero byte is none.
+    #[inline]
+    fn and(self, kinds: u64) -> Self {
+        /// The lowest bit of each byte.
+        const EACH: u64 = u64::MAX / 0xff;
+        const CO_FAST_LOCAL: u8 = 0x20;
+        const CO_FAST_CELL: u8 = 0x40;
+        const CO_FAST_FREE: u8 = 0x80;
+        let of = |flag: u8| kinds >> flag.trailing_zeros() & EACH;
+        let count = |kinds: u64| (kinds.wrapping_mul(EACH) >> 56) as u32;
+        let (local, cell, free) = (of(CO_FAST_LOCAL), of(CO_FAST_CELL), of(CO_FAST_FREE));
+        Self {
+            n_locals: self.n_locals + count(local),
+            n_cells: self.n_cells + count(cell),
+            n_free: self.n_free + count(free & !(local | cell)),
+            has_ambiguous: self.has_ambiguous | (free & (local | cell) != 0),
+        }
     }
-    counts
 }
 
 /// Magic numbers of one Python that share a layout, or that are refused by name.
@@ -459,6 +491,28 @@ static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of each number of variables up to three words, and each kind at each place.
+    #[test]
+    fn kinds_are_counted_one_by_one() {
+        for len in 1..=24 {
+            for (at, kind) in (0..len).flat_map(|at| (0..=u8::MAX).map(move |kind| (at, kind))) {
+                // Of any other kinds: hidden ones, arguments, and more.
+                let mut kinds: Vec<u8> = (0..len as u8).map(|place| place.wrapping_mul(0x35)).collect();
+                kinds[at] = kind;
+                let n = |is: fn(u8) -> bool| kinds.iter().filter(|kind| is(**kind)).count() as u32;
+                let counts = KindCounts {
+                    n_locals: n(|kind| kind & 0x20 != 0),
+                    n_cells: n(|kind| kind & 0x40 != 0),
+                    n_free: n(|kind| kind & 0xe0 == 0x80),
+                    has_ambiguous: kinds.iter().any(|kind| kind & 0x80 != 0 && kind & 0x60 != 0),
+                };
+                assert_eq!(count_kinds(&kinds), counts, "{kinds:x?}");
+            }
+        }
+        assert_eq!(count_kinds(&[]), KindCounts::default());
+        assert_eq!(count_kinds(&[0x20; 1000]).n_locals, 1000);
+    }
 
     #[test]
     fn final_magics_are_those_of_the_releases() {

@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Str;
 use crate::image::Image;
 use crate::isa::{Instruction, Intrinsic, MAX_OPARG, MOVED, Op, Oparg, Section};
-use crate::python::{Layout, Python};
+use crate::python::{KindCounts, Layout, Python};
 use crate::varint;
 
 /// An image that [`verify`] accepted: the only kind that can be executed or listed.
@@ -203,6 +203,8 @@ struct Verifier<'v, E: Executor<'v>> {
     reached: usize,
     /// So many values, from the bottom of the stack on, are interned str that are immortal.
     n_names: usize,
+    /// Whether all that stands in the section of strings is ASCII, once it was asked.
+    strings_are_ascii: Option<bool>,
     /// The bytes that were on the stack.
     bytes: Vec<&'v [u8]>,
     /// The pieces of bytecode that stand in the data, by number.
@@ -210,9 +212,9 @@ struct Verifier<'v, E: Executor<'v>> {
     /// By section of tables: the others that stand there, by number.
     tables: [Vec<&'v [u8]>; Section::ALL.len()],
     /// Of the tables of kinds that were named again: how many variables are of each.
-    kind_counts: Vec<Option<[u32; 3]>>,
+    kind_counts: Vec<Option<KindCounts>>,
     /// As much of those that stood on the stack, by where they lie in the image.
-    slot_kind_counts: BTreeMap<(*const u8, usize), [u32; 3]>,
+    slot_kind_counts: BTreeMap<(*const u8, usize), KindCounts>,
     /// Bytecode whose caches were left out, whole.
     restored: Vec<u8>,
     /// Where each piece of it ends.
@@ -251,6 +253,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             known_names: Vec::new(),
             reached: 0,
             n_names: 0,
+            strings_are_ascii: None,
             // The first ones are no bytes at all: those of LOAD_COMMON_CONST.
             bytes: vec![&[]],
             bytecodes: Vec::new(),
@@ -794,10 +797,12 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let Instruction { op, oparg } = instruction;
         self.check_operand(instruction)?;
         self.stack.reserve((oparg as usize).min(self.data.rest(Section::Counts).len()));
+        // Of most images, all are: they are looked at once.
+        let strings = *self.data.rest(op.texts());
+        let are_ascii = *self.strings_are_ascii.get_or_insert_with(|| strings.is_ascii());
         for _ in 0..oparg {
-            let data = *self.data.rest(op.texts());
             let text = self.data.text(op)?;
-            if !is_ascii(text, data) {
+            if !(are_ascii || text.is_ascii()) {
                 return Err(self.wrong(instruction, "the text is not ASCII").into());
             }
             let object = self.make(Step::Str { text, wide: false, interned: false })?;

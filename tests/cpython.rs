@@ -19,7 +19,7 @@ use common::{Example, SHARINGS, announce, at_root, examples, interpreters, lazy_
 use rayon::prelude::*;
 use rehydrate::lazy::{Container, Report};
 use rehydrate::listing::TableData;
-use rehydrate::python::{Field, count_kinds};
+use rehydrate::python::{Field, KindCounts, count_kinds};
 use rehydrate::{
     End, ErrorKind, Initializer, Input, LazyOptions, Options, Profile, Python, Sharing, Source, check, check_lazy,
     marshal,
@@ -428,7 +428,7 @@ fn what_is_derived_of_code_objects_is_what_cpython_derives() {
                     Some((_, TableData::Inline { bytes, .. })) => *bytes,
                     other => panic!("without sharing, every table stands where it is needed: {other:?}"),
                 };
-                let [n_locals, n_cells, n_free] = count_kinds(bytes(Field::LocalsPlusKinds));
+                let KindCounts { n_locals, n_cells, n_free, .. } = count_kinds(bytes(Field::LocalsPlusKinds));
                 let first_traceable =
                     example.python.first_traceable(bytes(Field::Code)).expect("a version that has it");
                 stated.push(format!("{n_locals} {n_cells} {n_free} {first_traceable}"));

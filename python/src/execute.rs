@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use rehydrate::bundle::Bundle;
 use rehydrate::common::{self, CommonConst};
 use rehydrate::isa::{Instruction, Intrinsic, Op, Section};
-use rehydrate::python::{Field, Python as Version};
+use rehydrate::python::{Field, KindCounts, Python as Version, count_kinds};
 use rehydrate::verify::{
     Checked, CodeStep, Commons, Executor, Fill, Items, NameRun, Step, TableOrigin, TableStep, Values,
 };
@@ -28,6 +28,7 @@ use crate::make::{CodeFields, Heads};
 use crate::names::{MAX_BYTES, MAX_NAMES, Names};
 use crate::prefetch::prefetch_all;
 use crate::probe::{Probed, PyCode_NewWithPosOnlyArgs, is_immortal};
+use crate::readable::looks_strange;
 
 /// What the executors of an interpreter share. PyO3 lets one interpreter of a process import the module.
 struct Shared {
@@ -381,7 +382,7 @@ fn through_marshal<'py>(
             _ => unreachable!("the verifier says that it is bytes"),
         };
         check_sound(heap.python(), bytes(Field::Code))
-            .and_then(|()| check_kinds(bytes(Field::LocalsPlusKinds)))
+            .and_then(|()| check_kinds(count_kinds(bytes(Field::LocalsPlusKinds))))
             .map_err(PyValueError::new_err)?;
     }
     let dump = rehydrate::marshal::write(&heap, root).map_err(refused)?;
@@ -451,6 +452,9 @@ struct Machine<'m, const DIRECT: bool> {
     tables: [Vec<*mut PyObject>; Section::ALL.len()],
     scratch: Vec<u8>,
     effort: Effort,
+    /// Where the image's bytecode begins, and that no unit of it, from there on, looks like an opcode of a running interpreter.
+    bytecode_start: usize,
+    has_plain_bytecode: bool,
     /// The filename that the container states, and the one that takes its place.
     stated_filename: &'m str,
     filename: Option<*mut PyObject>,
@@ -475,6 +479,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         values: Option<&'m BundleValues>,
         filename: Option<&Bound<'m, PyString>>,
     ) -> Self {
+        let bytecode = image.section(Section::Bytecode);
         Self {
             py,
             shared,
@@ -484,6 +489,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
             tables: Default::default(),
             scratch: Vec::new(),
             effort: Effort::of(image),
+            bytecode_start: bytecode.as_ptr().addr(),
+            has_plain_bytecode: !looks_strange(bytecode),
             stated_filename: &image.filename,
             // The stream's own is interned, as marshal's is, so it stays where it is the same.
             filename: filename
@@ -735,15 +742,34 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         ]
     }
 
+    /// Refuses quickened bytecode that CPython cannot read, compare or free safely.
+    #[inline(always)]
+    fn check_readable(&self, quickened: &[u8]) -> Outcome {
+        let is_aligned = quickened.as_ptr().addr().wrapping_sub(self.bytecode_start) % 2 == 0;
+        match is_aligned && self.has_plain_bytecode && self.shared.probed.readable.ends(quickened) {
+            true => Ok(()),
+            false => self.check_strange(quickened),
+        }
+    }
+
+    #[cold]
+    fn check_strange(&self, quickened: &[u8]) -> Outcome {
+        match self.shared.probed.readable.accepts(quickened) {
+            true => Ok(()),
+            false => check_sound(self.shared.probed.python, quickened).map_err(refuse),
+        }
+    }
+
     /// A code object that is not made in the fastest way, or whose bytecode is to be quickened.
     #[cold]
     fn any_code(&mut self, code: &CodeStep<'_, *mut PyObject>) -> Outcome<*mut PyObject> {
         let python = self.shared.probed.python;
         let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
-        if !(bytecode.is_quickened && self.shared.probed.readable.accepts(bytecode.bytes)) {
-            check_sound(python, bytecode.bytes).map_err(refuse)?;
+        match bytecode.is_quickened {
+            true => self.check_readable(bytecode.bytes)?,
+            false => check_sound(python, bytecode.bytes).map_err(refuse)?,
         }
-        check_new_kinds(kinds)?;
+        check_kinds(code.derived.kinds).map_err(refuse)?;
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let is_direct = DIRECT && code.is_interned && is_small(code);
@@ -765,8 +791,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         self.made(made?)
     }
 
-    /// A code object whose fields are written where the interpreter keeps them; null if there is no memory. What its bytecode
-    /// ends in was looked at.
+    /// A code object whose fields are written where the interpreter keeps them; null if there is no memory. Its bytecode is sound.
     #[inline(always)]
     fn direct(
         &mut self,
@@ -782,7 +807,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         }
         // SAFETY: the GIL is held; the verifier says what the objects are.
         unsafe {
-            let (made, looks_strange) = self.heads.code(CodeFields {
+            let made = self.heads.code(CodeFields {
                 numbers: code.numbers,
                 derived: code.derived,
                 n_variables: (*operands.variables.cast::<ffi::PyVarObject>()).ob_size as i32,
@@ -801,11 +826,6 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
                 exceptiontable: exception_table,
                 bytecode: quickened,
             });
-            if looks_strange && let Err(why) = check_sound(self.shared.probed.python, quickened) {
-                Heads::discard_code(made);
-                drop_tables(tables);
-                return Err(refuse(why));
-            }
             if made.is_null() {
                 drop_tables(tables);
             } else if filename != operands.filename {
@@ -875,7 +895,7 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
         if !is_allowed {
             return Err(refuse(TOO_OFTEN));
         }
-        let [n_locals, n_cells, n_free, _] = code.derived;
+        let KindCounts { n_locals, n_cells, n_free, .. } = code.derived.kinds;
         // The constructor compares each local variable with each cell; `marshal` does not.
         let n_pairs = u64::from(n_locals) * u64::from(n_cells);
         // It makes tuples of the variables; `marshal` takes that which all share.
@@ -1009,19 +1029,10 @@ fn check_sound(python: Version, bytecode: &[u8]) -> Result<(), &'static str> {
 
 /// Refuses a variable that CPython counts once, and then finds twice: there is no room for it in `co_freevars`.
 #[inline(always)]
-fn check_kinds(kinds: &[u8]) -> Result<(), &'static str> {
-    match kinds.iter().any(|kind| *kind & 0x80 != 0 && *kind & 0x60 != 0) {
+fn check_kinds(kinds: KindCounts) -> Result<(), &'static str> {
+    match kinds.has_ambiguous {
         true => Err("a variable that is free, and local or a cell"),
         false => Ok(()),
-    }
-}
-
-/// As [`check_kinds`]; an earlier table was looked at when it came first.
-#[inline(always)]
-fn check_new_kinds(kinds: &TableStep<'_, *mut PyObject>) -> Outcome {
-    match kinds.origin {
-        TableOrigin::Earlier(_) => Ok(()),
-        _ => check_kinds(kinds.bytes).map_err(refuse),
     }
 }
 
@@ -1168,7 +1179,7 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
 
     #[inline(always)]
     fn code(&mut self, code: &Checked<CodeStep<'_, *mut PyObject>>) -> Outcome<*mut PyObject> {
-        let [bytecode, kinds, ..] = code.tables else { unreachable!("every version has bytecode and kinds") };
+        let [bytecode, ..] = code.tables else { unreachable!("every version has bytecode") };
         let is_copy = matches!(bytecode.origin, TableOrigin::Earlier(_) | TableOrigin::Object(_));
         if is_copy && !self.effort.take(bytecode.bytes.len() as u64) {
             return Err(refuse(TOO_MUCH));
@@ -1181,10 +1192,8 @@ impl<'v, const DIRECT: bool> Executor<'v> for Machine<'_, DIRECT> {
             };
             return self.any_code(&CodeStep { operands: &operands, tables: &tables, ..**code });
         }
-        if !self.shared.probed.readable.ends(bytecode.bytes) {
-            check_sound(self.shared.probed.python, bytecode.bytes).map_err(refuse)?;
-        }
-        check_new_kinds(kinds)?;
+        self.check_readable(bytecode.bytes)?;
+        check_kinds(code.derived.kinds).map_err(refuse)?;
         let tables = self.tables(code);
         let made = self.direct(code, tables, bytecode.bytes)?;
         self.made(made)

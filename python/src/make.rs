@@ -10,7 +10,6 @@ use rehydrate::python::{CodeNumbers, Derived};
 
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple};
 use crate::prefetch::prefetch_lines;
-use crate::readable::copy_looking;
 
 /// The interpreter's allocator leaves more to that of the C library. Source: CPython `Objects/obmalloc.c`,
 /// `SMALL_REQUEST_THRESHOLD`.
@@ -138,20 +137,18 @@ impl Heads {
         unsafe { ffi::PyObject_Free(tuple.byte_sub(std::mem::offset_of!(Tuple, head)).cast()) };
     }
 
-    /// A code object, and whether its bytecode looks as if it were not sound, as [`copy_looking`] says. It takes over the references
-    /// only if it is made.
+    /// A code object. It takes over the references only if it is made.
     ///
     /// # Safety
-    /// The GIL is held, and the objects are of the types that the fields have. Nobody sees a code object whose bytecode is not
-    /// sound.
+    /// The GIL is held, the objects are of the types that the fields have, and the bytecode is sound.
     #[inline(always)]
-    pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> (*mut PyObject, bool) {
+    pub(crate) unsafe fn code(&self, fields: CodeFields<'_>) -> *mut PyObject {
         let numbers = fields.numbers;
         // SAFETY: there is room for the bytecode.
         unsafe {
             let made = Self::make(self.code, fields.bytecode.len());
             if made.is_null() {
-                return (ptr::null_mut(), false);
+                return ptr::null_mut();
             }
             let code = &mut *made;
             code.head.size = (fields.bytecode.len() / 2) as isize;
@@ -165,11 +162,11 @@ impl Heads {
             code.stacksize = numbers.stack_size;
             code.firstlineno = numbers.first_line_no;
             code.nlocalsplus = fields.n_variables;
-            let [nlocals, ncellvars, nfreevars, firsttraceable] = fields.derived.map(u32::cast_signed);
-            code.nlocals = nlocals;
-            code.ncellvars = ncellvars;
-            code.nfreevars = nfreevars;
-            code.firsttraceable = firsttraceable;
+            let Derived { kinds, first_traceable } = fields.derived;
+            code.nlocals = kinds.n_locals.cast_signed();
+            code.ncellvars = kinds.n_cells.cast_signed();
+            code.nfreevars = kinds.n_free.cast_signed();
+            code.firsttraceable = first_traceable.cast_signed();
             #[cfg(not(Py_3_12))]
             {
                 code.nplaincellvars = fields.n_plain_cells;
@@ -185,20 +182,9 @@ impl Heads {
             code.name = fields.name;
             code.qualname = fields.qualname;
             code.linetable = fields.linetable;
-            let place = std::slice::from_raw_parts_mut(made.add(1).cast(), fields.bytecode.len());
-            let looks_strange = copy_looking(fields.bytecode, place);
-            (made.cast(), looks_strange)
+            ptr::copy_nonoverlapping(fields.bytecode.as_ptr(), made.add(1).cast(), fields.bytecode.len());
+            made.cast()
         }
-    }
-
-    /// Frees a code object that nobody saw, but not what it holds.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    #[cold]
-    pub(crate) unsafe fn discard_code(code: *mut PyObject) {
-        // SAFETY: where its memory begins.
-        unsafe { ffi::PyObject_Free(code.cast()) };
     }
 }
 

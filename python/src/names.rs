@@ -205,52 +205,70 @@ impl Reader<'_> {
         texts: &[u8],
         found: &mut Vec<*mut PyObject>,
     ) -> usize {
+        if self.entries.is_empty() {
+            return 0;
+        }
         found.reserve(hashes.len());
-        let (mut n, mut at) = (0, 0);
+        let (mut n, mut rest) = (0, texts);
+        let mut later = hashes.get(AHEAD..).unwrap_or_default().iter();
         for ((hash, len), place) in hashes.iter().zip(lens).zip(found.spare_capacity_mut()) {
-            if let Some(later) = hashes.get(n + AHEAD) {
+            if let Some(later) = later.next() {
                 self.expect(u32::from_le_bytes(*later));
             }
-            let (hash, len, rest) = (u32::from_le_bytes(*hash), usize::from(*len), texts.get(at..).unwrap_or_default());
+            let (hash, len) = (u32::from_le_bytes(*hash), usize::from(*len));
+            // It is more than a length that begins with such a byte.
+            if len >= 0x80 {
+                break;
+            }
             let key = key(hash, len as u32);
-            let Some(entry) = self.first(hash, key) else { break };
+            // SAFETY: there are entries.
+            let entry = unsafe { self.first(hash, key) };
+            let Some((text, after)) = rest.split_at_checked(len) else { break };
             let is_it = entry.key == key
-                && match (MASKS.get(len), rest.first_chunk()) {
+                && match MASKS.get(len) {
                     // Most of the time there is something behind: no branch depends on the length of the name.
-                    (Some(mask), Some(chunk)) => u128::from_le_bytes(*chunk) & mask == entry.text,
-                    (None, _) => len < 0x80 && rest.get(..len).is_some_and(|text| self.is_long(*entry, text)),
-                    _ => false,
+                    Some(mask) => {
+                        rest.first_chunk().is_some_and(|chunk| u128::from_le_bytes(*chunk) & mask == entry.text)
+                    }
+                    None => self.is_long(entry, text),
                 };
-            let object = match (is_it, rest.get(..len)) {
-                (true, _) => entry.object,
-                (false, Some(text)) if len < 0x80 && !entry.object.is_null() => match self.get(hash, text) {
+            let object = match is_it {
+                true => entry.object,
+                false => match self.get(hash, text) {
                     Some(object) => object,
                     None => break,
                 },
-                _ => break,
             };
             place.write(object);
-            (n, at) = (n + 1, at + len);
+            (n, rest) = (n + 1, after);
         }
         // SAFETY: so many places were written.
         unsafe { found.set_len(found.len() + n) };
-        at
+        texts.len() - rest.len()
     }
 
     /// The entry that is most probably of a key: of the first pair, as it cannot be foreseen which it is, so nothing branches on it.
+    ///
+    /// # Safety
+    /// There are entries.
     #[inline(always)]
-    fn first(&self, hash: u32, key: u64) -> Option<&Entry> {
+    unsafe fn first(&self, hash: u32, key: u64) -> &Entry {
         let at = first_of_pair(hash, self.mask);
-        self.entries.get(at + usize::from(self.entries.get(at)?.key != key))
+        // SAFETY: the mask is one less than how many there are, a power of two, so that a pair begins and ends below.
+        unsafe {
+            let is_second = self.entries.get_unchecked(at).key != key;
+            self.entries.get_unchecked(at + usize::from(is_second))
+        }
     }
 
     /// The str of a text, if it is known, and has this hash.
+    #[inline(never)]
     pub(crate) fn get(self, hash: u32, text: &[u8]) -> Option<*mut PyObject> {
         let (key, packed, first) =
             (key(hash, u32::try_from(text.len()).ok()?), packed(text), first_of_pair(hash, self.mask));
         for n in 0..2 * MAX_PAIRS {
             let entry = self.entries.get((first + n) & self.mask)?;
-            if entry.key == key && if text.len() <= SHORT { entry.text == packed } else { self.is_long(*entry, text) } {
+            if entry.key == key && if text.len() <= SHORT { entry.text == packed } else { self.is_long(entry, text) } {
                 return Some(entry.object);
             }
             if entry.object.is_null() {
@@ -262,7 +280,7 @@ impl Reader<'_> {
 
     /// Whether a long text is that of an entry of its length.
     #[inline(always)]
-    fn is_long(self, entry: Entry, text: &[u8]) -> bool {
+    fn is_long(&self, entry: &Entry, text: &[u8]) -> bool {
         self.long.get(entry.text as usize..).is_some_and(|long| long.starts_with(text))
     }
 

@@ -33,5 +33,8 @@ pub(crate) fn prefetch_lines(start: *const u8, n_bytes: usize) {
 pub(crate) fn prefetch_all(bytes: &[u8]) {
     /// What is beyond would drive out what comes first.
     const MOST: usize = 256 << 10;
-    prefetch_lines(bytes.as_ptr(), bytes.len().min(MOST));
+    let bytes = &bytes[..bytes.len().min(MOST)];
+    for lines in bytes.chunks(4 * LINE) {
+        (0..4).for_each(|line| prefetch(lines.as_ptr().wrapping_add(line * LINE)));
+    }
 }

@@ -13,7 +13,7 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use rehydrate::Python as Version;
 use rehydrate::caches;
-use rehydrate::python::{CodeNumbers, count_kinds};
+use rehydrate::python::{CodeNumbers, Derived, count_kinds};
 
 use crate::layout::{AsciiStr, Bytes, CodeObject, Tuple, VERSION, bytes_of};
 use crate::make::{CodeFields, Heads};
@@ -440,10 +440,9 @@ impl Constructed<'_> {
             CodeNumbers { arg_count, pos_only_arg_count, kw_only_arg_count, stack_size, flags, first_line_no };
         let n_variables = 4 + self.probe.free.len();
         let kinds: Vec<u8> = [0x20, 0x20, 0x20, 0x40].into_iter().chain(self.probe.free.iter().map(|_| 0x80)).collect();
-        let [nlocals, ncells, nfree] = count_kinds(&kinds);
         let fields = CodeFields {
             numbers,
-            derived: [nlocals, ncells, nfree, self.probe.n_before as u32],
+            derived: Derived { kinds: count_kinds(&kinds), first_traceable: self.probe.n_before as u32 },
             n_variables: n_variables as i32,
             #[cfg(not(Py_3_12))]
             n_plain_cells: 1,
@@ -463,7 +462,7 @@ impl Constructed<'_> {
         };
         // SAFETY: the GIL is held. What is made is not dropped as an object: it has no references of its own.
         unsafe {
-            let made = heads.code(fields).0.cast::<CodeObject>();
+            let made = heads.code(fields).cast::<CodeObject>();
             if made.is_null() {
                 return Err("there was no memory for a code object");
             }

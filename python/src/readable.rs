@@ -1,8 +1,6 @@
 //! Whether CPython can read, compare and free a code object with some quickened bytecode: to read `co_code` of an opcode that
 //! only a running interpreter has, or of caches beyond the end, crashes it.
 
-use std::mem::MaybeUninit;
-
 use rehydrate::Python as Version;
 use rehydrate::caches;
 
@@ -34,11 +32,7 @@ impl Readable {
     /// Whether CPython can certainly read it, by a look at each unit that does not ask which ones are caches: none looks like an
     /// opcode of a running interpreter, and none so near the end that its caches could go beyond.
     pub(crate) fn accepts(&self, quickened: &[u8]) -> bool {
-        let (chunks, rest) = quickened.as_chunks::<2>().0.as_chunks::<LANES>();
-        let mut last = [[0; 2]; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        let seen = chunks.iter().chain([&last]).fold(Seen::NOTHING, Seen::and);
-        self.ends(quickened) && !seen.is_strange()
+        self.ends(quickened) && !looks_strange(quickened)
     }
 
     /// Whether it is whole units, and none stands so near the end that its caches could go beyond.
@@ -56,68 +50,18 @@ impl Readable {
     }
 }
 
-/// So many units are looked at in one go.
-const LANES: usize = 16;
-
-/// Copies bytecode, of whole units, to a place of its length, and says whether one of them looks like an opcode of a running
-/// interpreter: in one pass, as the processor foresees the end of neither of two.
-#[inline(always)]
-pub(crate) fn copy_looking(code: &[u8], to: &mut [MaybeUninit<u8>]) -> bool {
-    let (code, to) = (code.as_chunks::<2>().0, to.as_chunks_mut::<2>().0);
-    let mut seen = Seen::NOTHING;
-    for (chunk, to) in code.as_chunks().0.iter().zip(to.as_chunks_mut::<LANES>().0) {
-        *to = chunk.map(|unit| unit.map(MaybeUninit::new));
-        seen = seen.and(chunk);
+/// Whether a unit of some bytecode looks like an opcode of a running interpreter: without a branch, so that the compiler takes
+/// several at once.
+pub(crate) fn looks_strange(bytecode: &[u8]) -> bool {
+    // Of opcodes; a counter that looks like one is none.
+    let mut highest = 0;
+    let mut enters_any = false;
+    for unit in bytecode.as_chunks().0 {
+        let unit = i16::from_le_bytes(*unit);
+        let opcode = unit & 0xff;
+        let is_counter = VERSION.counter.is_some_and(|counter| unit == counter.cast_signed());
+        highest = highest.max(if is_counter { 0 } else { opcode });
+        enters_any |= VERSION.enter_executor.is_some_and(|enter| opcode == i16::from(enter));
     }
-    match (code.last_chunk(), to.last_chunk_mut::<LANES>()) {
-        // Of the last ones, some are copied twice, so that none is copied alone.
-        (Some(chunk), Some(to)) => {
-            *to = chunk.map(|unit| unit.map(MaybeUninit::new));
-            seen = seen.and(chunk);
-        }
-        _ => {
-            let mut chunk = [[0; 2]; LANES];
-            for ((unit, to), lane) in code.iter().zip(to).zip(&mut chunk) {
-                *to = unit.map(MaybeUninit::new);
-                *lane = *unit;
-            }
-            seen = seen.and(&chunk);
-        }
-    }
-    seen.is_strange()
-}
-
-/// What was seen in some units, by lane.
-#[derive(Clone, Copy)]
-struct Seen {
-    /// The highest opcode; a counter that looks like one is none.
-    highest: [i16; LANES],
-    /// Not 0 if an opcode enters an executor.
-    enters: [i16; LANES],
-}
-
-impl Seen {
-    const NOTHING: Self = Self { highest: [0; LANES], enters: [0; LANES] };
-
-    /// After a look at so many more: without a branch, so that the compiler takes several at once.
-    #[inline(always)]
-    fn and(mut self, units: &[[u8; 2]; LANES]) -> Self {
-        for (lane, unit) in units.iter().enumerate() {
-            let unit = i16::from_le_bytes(*unit);
-            let opcode = unit & 0xff;
-            let is_counter = VERSION.counter.is_some_and(|counter| unit == counter.cast_signed());
-            let enters = VERSION.enter_executor.is_some_and(|enter| opcode == i16::from(enter));
-            self.highest[lane] = self.highest[lane].max(if is_counter { 0 } else { opcode });
-            self.enters[lane] |= if enters { !0 } else { 0 };
-        }
-        self
-    }
-
-    /// Whether there was what looks like an opcode of a running interpreter.
-    #[inline(always)]
-    fn is_strange(self) -> bool {
-        let highest = self.highest.into_iter().fold(0, i16::max);
-        let enters = self.enters.into_iter().fold(0, |enters, lane| enters | lane);
-        highest >= VERSION.first_instrumented.cast_signed() || enters != 0
-    }
+    highest >= VERSION.first_instrumented.cast_signed() || enters_any
 }

@@ -382,7 +382,7 @@ impl<'c> Machine<'c> {
             let Object::Bytes(bytes) = self.heap[table] else { unreachable!("it was just made") };
             lens[field as usize] = bytes.len();
             if field == Field::LocalsPlusKinds {
-                n_locals = count_kinds(bytes)[0] as usize;
+                n_locals = count_kinds(bytes).n_locals as usize;
             }
             code.set_object(field, table);
         }

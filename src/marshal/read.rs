@@ -653,7 +653,9 @@ impl<'a> Reader<'a> {
         }
         let kinds = self.heap.code(id).object(Field::LocalsPlusKinds);
         let n_locals = match self.heap[kinds] {
-            Object::Bytes(bytes) => Some(self.looked_through(kinds, bytes.len(), |_| count_kinds(bytes)[0] as usize)),
+            Object::Bytes(bytes) => {
+                Some(self.looked_through(kinds, bytes.len(), |_| count_kinds(bytes).n_locals as usize))
+            }
             _ => None,
         };
         let code = self.heap.code(id);

@@ -9,7 +9,7 @@ use crate::caches::{self, has_caches};
 use crate::data::{FullCode, MAX_TABLES, N_SLOTS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isa::{INLINE, Instruction, Op, Section, Table};
-use crate::python::{CodeNumbers, Field, FieldKind, Python, count_kinds};
+use crate::python::{CodeNumbers, Derived, Field, FieldKind, KindCounts, Python, count_kinds};
 
 /// Where an operand of a code object comes from.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         let kinds = self.table(op, Section::Kinds, Table::of_full(kinds, false))?;
         let line_table = self.table(op, Section::LineTables, Table::of_full(line_table, false))?;
         let exception_table = self.table(op, Section::ExceptionTables, Table::of_full(exception_table, false))?;
-        let [n_locals, n_cells, n_free] = self.count_kinds(&kinds);
+        let counts = self.count_kinds(&kinds);
         let (bytes, is_quickened) = match bytecode {
             Bytecode::Plain(bytes) => (bytes, false),
             Bytecode::Quickened(bytes) => (bytes, true),
@@ -143,7 +143,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             _ => kinds.bytes.len(),
         };
         let refused = python.refuses_code(number, len);
-        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_locals as usize)) {
+        if let Some(why) = refused.or_else(|| python.refuses_arguments(number, counts.n_locals as usize)) {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
         let bytecode = TableStep { bytes, origin, is_quickened };
@@ -152,7 +152,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             numbers,
             operands: &operands.objects,
             tables: &tables,
-            derived: [n_locals, n_cells, n_free, self.first_traceable(bytes)],
+            derived: Derived { kinds: counts, first_traceable: self.first_traceable(bytes) },
             is_interned,
         });
         Ok((self.executor.code(&step)?, code_value(consts)))
@@ -167,7 +167,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// How many variables of each kind there are. Most tables of kinds stand there again and again.
     #[inline(always)]
-    fn count_kinds(&mut self, kinds: &TableStep<'v, E::Object>) -> [u32; 3] {
+    fn count_kinds(&mut self, kinds: &TableStep<'v, E::Object>) -> KindCounts {
         match kinds.origin {
             TableOrigin::Earlier(number) => match self.kind_counts.get(number) {
                 Some(Some(counts)) => *counts,
@@ -179,7 +179,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
     }
 
     #[cold]
-    fn count_kinds_of(&mut self, number: usize, kinds: &[u8]) -> [u32; 3] {
+    fn count_kinds_of(&mut self, number: usize, kinds: &[u8]) -> KindCounts {
         if self.kind_counts.len() <= number {
             self.kind_counts.resize(number + 1, None);
         }
@@ -188,7 +188,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
 
     /// Of bytes on the stack, which are the image's: where they lie says which they are.
     #[cold]
-    fn count_kinds_in(&mut self, kinds: &'v [u8]) -> [u32; 3] {
+    fn count_kinds_in(&mut self, kinds: &'v [u8]) -> KindCounts {
         *self.slot_kind_counts.entry((kinds.as_ptr(), kinds.len())).or_insert_with(|| count_kinds(kinds))
     }
 
@@ -296,7 +296,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
         }
         let nothing = TableStep { bytes: &[], origin: TableOrigin::Once, is_quickened: false };
         let (mut tables, mut bytecode) = ([nothing; MAX_TABLES], Bytecode::Plain(&[]));
-        let mut counts = [0; 3];
+        let mut counts = KindCounts::default();
         for (&field, table) in layout.tables.iter().zip(&mut tables) {
             let number = self.data.count()?;
             if field == Field::Code {
@@ -317,10 +317,9 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             Bytecode::Restored(start, end) => &self.restored[start..end],
         };
         lens[Field::Code as usize] = tables[0].bytes.len();
-        let [n_locals, n_cells, n_free] = counts;
         let number = |field: Field| numbers[field as usize];
         let refused = python.refuses_code(number, |field| lens[field as usize]);
-        let n_all_locals = lens[Field::VarNames as usize] + n_locals as usize;
+        let n_all_locals = lens[Field::VarNames as usize] + counts.n_locals as usize;
         if let Some(why) = refused.or_else(|| python.refuses_arguments(number, n_all_locals)) {
             return Err(Error::at(ErrorKind::BadCode(why), self.at).inside("the instructions").into());
         }
@@ -335,7 +334,7 @@ impl<'v, E: Executor<'v>> Verifier<'v, E> {
             },
             operands: objects,
             tables: &tables[..layout.tables.len()],
-            derived: [n_locals, n_cells, n_free, self.first_traceable(tables[0].bytes)],
+            derived: Derived { kinds: counts, first_traceable: self.first_traceable(tables[0].bytes) },
             is_interned: not_interned == 0,
         });
         Ok((self.executor.code(&step)?, code_value(consts)))
