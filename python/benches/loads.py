@@ -2,23 +2,21 @@
 
     python python/benches/loads.py [--rounds 15] [--path direct|constructor|marshal] [warm] [collected] [cold]
 
-Loads the standard library without its tests, compiled by this interpreter, and then five single modules. "warm" is in one
-process, in which every stream was loaded before, without the collector; "collected" is the same with it; "cold" is in
-fresh processes, one for each round of each side, which load each stream once, without the collector, ours with the hook
-installed, as in an application; what is found out about the interpreter at the first load is part of that. Results are
-kept alive until all are there; then freeing them is timed. In one process, which side comes first in a round is left to
-chance: it matters whose memory was freed before. Times are of the thread's CPU, in ms, of the fastest round.
-Ratios are marshal's time by ours: of the fastest rounds, and in brackets the median of the rounds' own.
+Loads the standard library without its tests, compiled by this interpreter, and then five single modules, twenty times each.
+Each row is of processes of its own, which do nothing else, with the hook installed, as in an application. "warm" is one process
+that loads every stream once before it is timed, without the collector; which side comes first in a round is left to chance, as it
+matters whose memory was freed before. "collected" is the same with the collector. "cold" is fresh processes, one for each round of
+each side, which load each stream once, without the collector, marshal's without the hook; what is found out about the interpreter
+at the first load is part of that. Results are kept alive until all are there; then freeing them is timed. Times are of the thread's
+CPU, in ms, of the fastest round. Ratios are marshal's time by ours: of the fastest rounds, and in brackets the median of the
+rounds' own.
 """
 
 import argparse
-import gc
 import marshal
-import random
 import sys
 import sysconfig
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -29,24 +27,46 @@ from rehydrate import _native
 SINGLE = ["argparse", "typing", "inspect", "_pydecimal", "email/_header_value_parser"]
 APART = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 
-#: Loads what a file holds, by the way that is named.
-COLD = """\
-import gc, json, marshal, sys, time
+#: What both kinds of children begin with: a function that loads everything, and gives the seconds of it and of freeing it.
+TIMED = """\
+import gc, json, marshal, random, sys, time
 import rehydrate
 from rehydrate import _native
-_, file, way, path = sys.argv
+_, file, path, *rest = sys.argv
 with open(file, "rb") as opened:
     data = marshal.load(opened)
 _native._force_path(path or None)
-load = {"marshal": marshal.loads, "rehydrate": rehydrate.loads}[way]
-if way == "rehydrate":
-    rehydrate.install()
 gc.disable()
-start = time.thread_time()
-results = [load(each) for each in data]
-loaded = time.thread_time()
-results.clear()
-print(json.dumps([loaded - start, time.thread_time() - loaded]))
+def timed(load, data, times=1):
+    data = data * times
+    start = time.thread_time()
+    results = [load(each) for each in data]
+    loaded = time.thread_time()
+    results.clear()
+    return (loaded - start) / times, (time.thread_time() - loaded) / times
+"""
+
+#: Loads the dumps and the streams that a file holds by turns, so many times at once, in so many rounds.
+WARM = TIMED + """\
+times, rounds, collected = map(int, rest)
+rehydrate.install()
+ways = [(marshal.loads, data[0], []), (rehydrate.loads, data[1], [])]
+for load, each, _ in ways:
+    timed(load, each)
+if collected:
+    gc.enable()
+for _ in range(rounds):
+    for load, each, side in random.sample(ways, len(ways)):
+        gc.collect()
+        side.append(timed(load, each, times))
+print(json.dumps([side for *_, side in ways]))
+"""
+
+#: Loads what a file holds once, by the way that is named.
+COLD = TIMED + """\
+if rest == ["rehydrate"]:
+    rehydrate.install()
+print(json.dumps(timed(rehydrate.loads if rest == ["rehydrate"] else marshal.loads, data)))
 """
 
 
@@ -64,39 +84,24 @@ def library():
                     pass
 
 
-def timed(load, data):
-    """Seconds of loading everything, and of freeing it."""
-    gc.collect()
-    start = time.thread_time()
-    results = [load(each) for each in data]
-    loaded = time.thread_time()
-    results.clear()
-    return loaded - start, time.thread_time() - loaded
-
-
-def warm(dumps, streams, rounds, times):
+def warm(dumps, streams, rounds, path, times, collected):
     """The times of both sides, a round each: of loading, and of freeing."""
-    sides = [], []
-    for _ in range(rounds):
-        ways = list(zip(sides, (marshal.loads, rehydrate.loads), (dumps, streams)))
-        for side, load, data in random.sample(ways, len(ways)):
-            side.append([seconds / times for seconds in timed(load, data * times)])
-    return sides
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "both")
+        file.write_bytes(marshal.dumps([dumps, streams]))
+        return in_child(WARM, file, path, times, rounds, int(collected))
 
 
 def cold(dumps, streams, rounds, path):
     """As `warm`, in processes of their own."""
-    sides = [], []
+    sides = {"marshal": [], "rehydrate": []}
     with tempfile.TemporaryDirectory() as folder:
-        ways = []
-        for way, data in (("marshal", dumps), ("rehydrate", streams)):
-            file = Path(folder, way)
-            file.write_bytes(marshal.dumps(data))
-            ways.append((file, way, path or ""))
+        for way, data in zip(sides, (dumps, streams)):
+            Path(folder, way).write_bytes(marshal.dumps(data))
         for _ in range(rounds):
-            for side, way in zip(sides, ways):
-                side.append(in_child(COLD, *way))
-    return sides
+            for way, side in sides.items():
+                side.append(in_child(COLD, Path(folder, way), path, way))
+    return sides.values()
 
 
 def report(title, theirs, ours):
@@ -123,16 +128,12 @@ def main():
     rows = [(f"standard library, {len(modules)} modules", list(modules), 1), *((name, [name], 20) for name in SINGLE)]
     for kind in given.kinds or all_kinds:
         print(f"{kind:32} {'load':^20}  {'free':^20}   {'load':13}  {'free':13}  together")
-        if kind == "collected":
-            gc.enable()
-        else:
-            gc.disable()
         for title, names, times in rows:
             data = [modules[name] for name in names], [streams[name] for name in names]
             if kind == "cold":
-                report(title, *cold(*data, given.rounds, given.path))
+                report(title, *cold(*data, given.rounds, given.path or ""))
             else:
-                report(title, *warm(*data, given.rounds, times))
+                report(title, *warm(*data, given.rounds, given.path or "", times, kind == "collected"))
 
 
 if __name__ == "__main__":
