@@ -35,7 +35,8 @@ from rehydrate import _native
 _, file, path, *rest = sys.argv
 with open(file, "rb") as opened:
     data = marshal.load(opened)
-_native._force_path(path or None)
+if path:
+    _native._force_path(path)
 gc.disable()
 def timed(load, data, times=1):
     data = data * times

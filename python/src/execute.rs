@@ -745,7 +745,8 @@ impl<'m, const DIRECT: bool> Machine<'m, DIRECT> {
     /// Refuses quickened bytecode that CPython cannot read, compare or free safely.
     #[inline(always)]
     fn check_readable(&self, quickened: &[u8]) -> Outcome {
-        let is_aligned = quickened.as_ptr().addr().wrapping_sub(self.bytecode_start) % 2 == 0;
+        // It is a part of the section. All before it is whole units, too, which is not taken for granted here.
+        let is_aligned = quickened.as_ptr().addr().wrapping_sub(self.bytecode_start).is_multiple_of(2);
         match is_aligned && self.has_plain_bytecode && self.shared.probed.readable.ends(quickened) {
             true => Ok(()),
             false => self.check_strange(quickened),

@@ -455,11 +455,13 @@ impl Case<'_> {
                  and is copied"
                     .to_owned()
             }
-            Decision::Hoist if self.is_for_slots() => format!(
-                "a loader makes tuples and code objects of what waits in slots, so it is {} once, in a slot, and copied, or moved: \
-                 {hoist} bytes",
-                if self.is_load() { "loaded" } else { "made" }
-            ),
+            Decision::Hoist if self.is_for_slots() && !object.is_compound() => {
+                let (how, bytes) = if self.is_load() { ("loaded", 2 + copy * uses) } else { ("made", hoist) };
+                format!(
+                    "a loader makes tuples and code objects of what waits in slots, so it is {how} once, in a slot, and copied, or \
+                     moved: {bytes} bytes"
+                )
+            }
             Decision::Hoist if self.is_load() => format!(
                 "it has {uses} uses: an instruction that loads it takes 2 bytes, a reference to a slot {copy}, so it is \
                  loaded once and copied: {} bytes instead of {}",

@@ -50,7 +50,7 @@ pub struct References {
     pub extended: usize,
     /// In the data of instructions that say where their operands come from.
     pub data: usize,
-    /// How many of these are varints of more than a byte.
+    /// How many of these take more than a byte.
     pub long: usize,
 }
 
@@ -109,6 +109,7 @@ pub(super) fn rows(verified: &Verified<'_>, made: &Made) -> (Vec<Row>, Reference
                     let is_long = match op {
                         Op::BuildTupleFrom => varint::len(slot + 1) > 1,
                         Op::MakeCode => varint::len(slot) > 1,
+                        Op::BuildTupleNear | Op::MakeFullCode => true,
                         _ => false,
                     };
                     references.long += usize::from(is_long);
