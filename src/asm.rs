@@ -10,9 +10,9 @@
 //!
 //! A line is a directive or an instruction; the byte offset may stand before it. What follows `;` outside a literal is for
 //! people. Where an instruction says itself where its operands come from, `pop` is the top of the stack, `7` a slot, `7!` a slot
-//! whose value is moved, and `(7 8!)` a tuple of MAKE_FULL_CODE's own. The numbers and tables of a code object stand below its MAKE_CODE or MAKE_FULL_CODE. Before the bytes of a table,
-//! `stripped` says that caches are left out, `quickened` that they are as CPython fills them, and `numbered` that
-//! MAKE_FULL_CODE numbers it. Hexadecimal of more than one line repeats its directive.
+//! whose value is moved, and `(7 8!)` a tuple of MAKE_FULL_CODE's own. The numbers and tables of a code object stand below its
+//! MAKE_CODE or MAKE_FULL_CODE. Before the bytes of a table, `stripped` says that caches are left out, `quickened` that they are
+//! as CPython fills them, and `numbered` that MAKE_FULL_CODE numbers it. Hexadecimal of more than one line repeats its directive.
 //!
 //! Invariants:
 //! - The binary data and the stack's greatest height follow from the instructions.

@@ -7,7 +7,7 @@ Each row is of processes of its own, which do nothing else, with the hook instal
 that loads every stream once before it is timed, without the collector; which side comes first in a round is left to chance, as it
 matters whose memory was freed before. "collected" is the same with the collector. "cold" is fresh processes, one for each round of
 each side, which load each stream once, without the collector, marshal's without the hook; what is found out about the interpreter
-at the first load is part of that. Results are kept alive until all are there; then freeing them is timed. Times are of the thread's
+at the first load is part of that, unless --path names a way. Results are kept alive until all are there; then freeing them is timed. Times are of the thread's
 CPU, in ms, of the fastest round. Ratios are marshal's time by ours: of the fastest rounds, and in brackets the median of the
 rounds' own.
 """

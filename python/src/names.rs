@@ -234,6 +234,8 @@ impl Reader<'_> {
                 };
             let object = match is_it {
                 true => entry.object,
+                // The second of a pair is taken last: none of this hash went further. In a fresh process most names are new.
+                false if entry.object.is_null() => break,
                 false => match self.get(hash, text) {
                     Some(object) => object,
                     None => break,
